@@ -1,0 +1,198 @@
+"""Everything that can go wrong on purpose.
+
+RunnerError
+├── InvalidDescriptor      the `.alt` is wrong; carries every finding
+├── InvalidRequest         the call is wrong; carries every finding
+├── NotFound
+│   ├── JobNotFound        no such job was accepted, or it was pruned
+│   ├── RecordNotFound     the job has no `.last` yet
+│   └── ArtifactNotFound
+├── RequestIdReused        the same request id came with another body
+├── QueueFull              carries the queue, its limit, and when to come back
+├── FramesPruned           retention removed events that were asked for; carries the oldest left
+├── Draining               the daemon is shutting down; another one, or the same one later, will do
+├── LedgerUnavailable      the store cannot be reached or written now; nothing was changed
+│   └── LedgerFull         the disk is full
+├── LedgerDamaged          the store is not a ledger of ours, or is corrupt
+├── LedgerHeld             another daemon holds the embedded ledger; carries who
+├── LeaseLost              the job runs elsewhere now; this write was refused
+├── InvalidSettings        carries every mistake
+└── AttemptError           an attempt of a task failed; says whether another may help
+    └── AttemptPutOff      it did not begin; does not count as an attempt
+
+Raised where they are known, translated once at each edge by one table (`rpc/status.py`, `cli.py`).
+The message tells the reader what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.core.events import Usage, WaitReason
+from runner.core.findings import Finding
+from runner.core.plan import Instant
+
+
+class RunnerError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class InvalidDescriptor(RunnerError):
+    """The descriptor is refused; `findings` holds all that is wrong with it, `warnings` what is merely odd."""
+
+    def __init__(self, findings: Sequence[Finding], warnings: Sequence[Finding] = ()) -> None:
+        self.findings = tuple(findings)
+        self.warnings = tuple(warnings)
+        count = len(self.findings)
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        super().__init__(f"the descriptor is not valid: {self.findings[0]}{more}")
+
+
+class InvalidRequest(RunnerError):
+    """The call is refused; a finding's path is the field's name."""
+
+    def __init__(self, *findings: Finding) -> None:
+        self.findings = findings
+        super().__init__("; ".join(f"{finding.path}: {finding.message}" for finding in findings))
+
+
+class NotFound(RunnerError):
+    """What was asked for does not exist."""
+
+    kind = "thing"
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(message)
+
+
+class JobNotFound(NotFound):
+    """No such job was accepted here, or it was pruned."""
+
+    kind = "job"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id, f"there is no job `{job_id}`; list jobs to see which there are")
+
+
+class RecordNotFound(NotFound):
+    """The job exists and has no record yet."""
+
+    kind = "record"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id, f"job `{job_id}` has no .last record yet; watch it until it ends")
+
+
+class ArtifactNotFound(NotFound):
+    """The job has no such artifact."""
+
+    kind = "artifact"
+
+    def __init__(self, job_id: str, artifact_id: str) -> None:
+        super().__init__(artifact_id, f"job `{job_id}` has no artifact `{artifact_id}`; its .last record names them")
+
+
+class RequestIdReused(RunnerError):
+    """The same request id came before with another body."""
+
+    def __init__(self, request_id: str, job_id: str) -> None:
+        self.request_id = request_id
+        self.job_id = job_id
+        super().__init__(
+            f"request_id `{request_id}` was used for job `{job_id}` with another body; use a new request_id for new work"
+        )
+
+
+class QueueFull(RunnerError):
+    """The queue holds as many waiting jobs as it may."""
+
+    def __init__(self, queue: str, limit: int, retry_after: float) -> None:
+        self.queue = queue
+        self.limit = limit
+        #: Seconds.
+        self.retry_after = retry_after
+        super().__init__(
+            f"queue `{queue}` is full ({limit} jobs wait; setting `queues.max_queued`); try again in {retry_after:g} s"
+        )
+
+
+class FramesPruned(RunnerError):
+    """Retention removed events that were asked for."""
+
+    def __init__(self, job_id: str, oldest: int) -> None:
+        self.oldest = oldest
+        super().__init__(f"events of job `{job_id}` before number {oldest} were pruned")
+
+
+class Draining(RunnerError):
+    """The daemon is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is shutting down; try again in a moment")
+
+
+class LedgerUnavailable(RunnerError):
+    """The store cannot be reached or written now. Nothing was changed; the same call may be made again."""
+
+
+class LedgerFull(LedgerUnavailable):
+    """The disk is full. Nothing was changed; work goes on by itself when there is room."""
+
+
+class LedgerDamaged(RunnerError):
+    """The store is corrupt, or is no ledger of ours."""
+
+
+class LedgerHeld(RunnerError):
+    """Another process holds the embedded ledger."""
+
+
+class LeaseLost(RunnerError):
+    """The job is another runner's now. The write was refused and the job must be dropped at once."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"the lease on job `{job_id}` was lost")
+
+
+class InvalidSettings(RunnerError):
+    """All mistakes in the settings, told at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("the settings are not valid:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class AttemptError(RunnerError):
+    """An attempt failed. The message goes into events and records: a sentence, no secrets."""
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        retryable: bool,
+        retry_after: float | None = None,
+        endpoint: str = "",
+        model: str = "",
+        usage: Usage | None = None,
+    ) -> None:
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+        #: Seconds the other side asked us to wait.
+        self.retry_after = retry_after
+        self.endpoint = endpoint
+        self.model = model
+        self.usage = usage
+        super().__init__(f"{reason}: {message}")
+
+
+class AttemptPutOff(AttemptError):
+    """The attempt could not begin its call. The task waits until `until` and no attempt is consumed."""
+
+    def __init__(self, wait_reason: WaitReason, message: str, *, until: Instant, endpoint: str = "") -> None:
+        self.wait_reason = wait_reason
+        self.until = until
+        super().__init__(wait_reason.name, message, retryable=True, endpoint=endpoint)

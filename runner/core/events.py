@@ -1,0 +1,271 @@
+"""Everything that can happen to a job, as typed events: one vocabulary for ledger, watchers, logs, metrics and records.
+
+An event is committed before anyone sees it and never changes after. `Recorded` gives it its number and time.
+The protobuf messages of the same names (proto/altrunner/v1/event.proto) are their stored and wire form.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from runner.core.findings import Finding
+from runner.core.plan import Instant, Priority, Sequence, TaskId
+
+
+class JobState(enum.IntEnum):
+    """Where a job stands; the numbers are those of the wire and of the ledger."""
+
+    QUEUED = 1
+    RUNNING = 2
+    SUCCEEDED = 3
+    PARTIALLY_SUCCEEDED = 4
+    FAILED = 5
+    CANCELLED = 6
+
+    @property
+    def terminal(self) -> bool:
+        return self >= JobState.SUCCEEDED
+
+
+class TaskState(enum.IntEnum):
+    """Where a task stands; the numbers are those of the wire."""
+
+    PENDING = 1
+    RUNNING = 2
+    WAITING = 3
+    SUCCEEDED = 4
+    FAILED = 5
+    TIMED_OUT = 6
+    CANCELLED = 7
+    SKIPPED = 8
+
+    @property
+    def terminal(self) -> bool:
+        return self >= TaskState.SUCCEEDED
+
+
+class WaitReason(enum.IntEnum):
+    """Why a task waits between attempts."""
+
+    BACKING_OFF = 1
+    BREAKER_OPEN = 2
+    RATE_LIMITED = 3
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What went wrong."""
+
+    #: UPPER_SNAKE, stable: HTTP_STATUS, TIMED_OUT, DEADLINE_EXCEEDED, …
+    reason: str
+    #: A sentence for a person, without secrets.
+    message: str
+    #: The task it began with, where it is about one.
+    task_id: TaskId = ""
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What calls to AI models consumed."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    #: May exceed the sum where an endpoint tells only the total.
+    total_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+        )
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes a task left behind; the bytes themselves are the ledger's."""
+
+    id: str
+    name: str
+    #: `file`, `image`, `text`, `json`, `log` or `other`.
+    artifact_type: str
+    task_id: TaskId
+    mime_type: str
+    size_bytes: int
+    #: Lower-case hexadecimal.
+    sha256: str
+    created_at: Instant
+
+
+class JobEvent(msgspec.Struct, frozen=True):
+    """Something that happened to a job as a whole."""
+
+
+class JobAccepted(JobEvent, frozen=True):
+    """Durable, and always event 1."""
+
+    title: str
+    task_count: int
+    queue: str
+    priority: Priority
+    warnings: tuple[Finding, ...] = ()
+
+
+class JobStarted(JobEvent, frozen=True):
+    """A runner holds the job. Attempts that were under way before are lost and not consumed."""
+
+    runner_id: str
+    lease_token: int
+
+
+class JobReleased(JobEvent, frozen=True):
+    """The runner gave the job back. Attempts that were under way are lost and not consumed."""
+
+    runner_id: str
+    reason: str
+
+
+class JobCancelling(JobEvent, frozen=True):
+    """A cancellation was asked for; running tasks have their grace time."""
+
+    reason: str
+
+
+class JobSucceeded(JobEvent, frozen=True):
+    """Terminal: every task that was to run succeeded."""
+
+
+class JobPartiallySucceeded(JobEvent, frozen=True):
+    """Terminal: some tasks succeeded and some did not."""
+
+    error: Failure
+
+
+class JobFailed(JobEvent, frozen=True):
+    """Terminal: nothing succeeded, a task failed under `fail_fast`, or the deadline passed."""
+
+    error: Failure
+
+
+class JobCancelled(JobEvent, frozen=True):
+    """Terminal: cancelled on request."""
+
+    reason: str
+
+
+class TaskEvent(msgspec.Struct, frozen=True):
+    """Something that happened to one task."""
+
+    task_id: TaskId
+
+
+class AttemptStarted(TaskEvent, frozen=True):
+    """An attempt begins. Counts from 1; a parked or lost attempt keeps its number and the next start has the next."""
+
+    attempt: int
+    #: The handler that runs it.
+    handler: str
+
+
+class AttemptProgressed(TaskEvent, frozen=True):
+    """How far a task is; what is not known is None. May be coalesced before it is committed."""
+
+    attempt: int
+    #: 0–1.
+    fraction: float | None = None
+    completed: int | None = None
+    total: int | None = None
+    message: str = ""
+
+
+class AttemptOutput(TaskEvent, frozen=True):
+    """A piece of streamed text. Neighbouring pieces may be merged before they are committed."""
+
+    attempt: int
+    #: Unicode characters of this attempt's text before this piece.
+    offset: int
+    text: str
+
+
+class AttemptSucceeded(TaskEvent, frozen=True, kw_only=True):
+    """Terminal for the task: it has its output."""
+
+    attempt: int
+    #: JSON; empty where `output_artifact_id` names the artifact that holds it.
+    output: bytes = b"null"
+    output_artifact_id: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+    usage: Usage | None = None
+    endpoint: str = ""
+    model: str = ""
+
+
+class AttemptFailed(TaskEvent, frozen=True, kw_only=True):
+    """The attempt failed and the task waits until `retry_at` for the next."""
+
+    attempt: int
+    failure: Failure
+    retry_at: Instant
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
+
+
+class AttemptParked(TaskEvent, frozen=True, kw_only=True):
+    """The attempt could not begin its call; the task waits until `until` and no attempt is consumed."""
+
+    attempt: int
+    reason: WaitReason
+    until: Instant
+    endpoint: str = ""
+    message: str = ""
+
+
+class TaskFailed(TaskEvent, frozen=True, kw_only=True):
+    """Terminal: no attempt is left, or none would help. `attempt` is 0 where none began."""
+
+    attempt: int
+    failure: Failure
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
+
+
+class TaskTimedOut(TaskEvent, frozen=True, kw_only=True):
+    """Terminal: the last attempt's time, or the job's, ran out. `attempt` is 0 where none began."""
+
+    attempt: int
+    failure: Failure
+    endpoint: str = ""
+    model: str = ""
+
+
+class TaskCancelled(TaskEvent, frozen=True, kw_only=True):
+    """Terminal: stopped, or not to run any more. `attempt` is 0 where none was under way."""
+
+    attempt: int
+    reason: str
+
+
+class TaskSkipped(TaskEvent, frozen=True):
+    """Terminal: its branch was not taken."""
+
+    reason: str
+
+
+Event = JobEvent | TaskEvent
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An event with its number and time."""
+
+    sequence: Sequence
+    #: By the runner's clock, for people. Order is by `sequence`.
+    time: Instant
+    event: Event
+
+
+#: JSON values, as handlers return them.
+Json = Any

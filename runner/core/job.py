@@ -1,0 +1,145 @@
+"""A job as the ledger knows it: the values that travel between engine, ledgers, rpc and sinks."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runner.core.events import Artifact, Failure, JobState
+from runner.core.plan import Instant, JobId, Priority, Sequence
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """The events of one commit of one job, encoded once as the bytes of one `WatchJobResponse`.
+
+    The bytes of neighbouring frames may be joined: the result is the message that holds the events of all.
+    """
+
+    first: Sequence
+    last: Sequence
+    #: True if the last event is the job's terminal one.
+    terminal: bool
+    data: bytes
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What lists show: view BASIC."""
+
+    id: JobId
+    alt_id: str
+    title: str
+    state: JobState
+    priority: Priority
+    queue: str
+    labels: dict[str, str]
+    request_id: str
+    created_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+    not_before: Instant | None
+    deadline: Instant | None
+    #: 0–1.
+    progress: float
+    last_sequence: Sequence
+    error: Failure | None
+    cancel_requested: bool
+    task_count: int
+    descriptor_sha256: str
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoded submission, ready to be committed."""
+
+    summary: JobSummary
+    #: Lower sorts first: the time it became claimable less a head start for its priority, so that waiting ages.
+    rank: Instant
+    #: SHA-256 of the whole request, to tell a replay from a clash.
+    request_sha256: bytes
+    descriptor: bytes
+    content_type: str
+    #: The plan as MessagePack.
+    plan: bytes
+    #: The submitter's inputs as a JSON object.
+    inputs: bytes
+    #: W3C trace context of the submitter, or empty.
+    traceparent: str
+    #: Holds JobAccepted.
+    frame: Frame
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """An accepted submission: this one, or the earlier one that it repeats."""
+
+    job: JobSummary
+    replayed: bool
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A job in a runner's hands, until its lease ends."""
+
+    summary: JobSummary
+    #: Fencing token: every write for the job must name it.
+    token: int
+    plan: bytes
+    inputs: bytes
+    traceparent: str
+    #: All frames so far, oldest first.
+    frames: tuple[Frame, ...]
+    #: The reason given, where a cancellation was asked for.
+    cancel_reason: str | None
+
+
+class StoredArtifact(msgspec.Struct, frozen=True):
+    """An artifact with its bytes, on its way into the ledger."""
+
+    artifact: Artifact
+    content: bytes
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """What is committed together with a job's terminal event."""
+
+    state: JobState
+    error: Failure | None
+    execution_id: str
+    #: The `.last`, the very bytes that sinks write.
+    record: bytes
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """One commit of one running job. Refused with LeaseLost unless `token` is the job's newest."""
+
+    job_id: JobId
+    token: int
+    frame: Frame
+    #: 0–1, after this frame.
+    progress: float
+    #: Set on the frame that holds the first JobStarted.
+    started_at: Instant | None = None
+    artifacts: tuple[StoredArtifact, ...] = ()
+    ending: Ending | None = None
+    #: True on the frame that holds JobReleased: the lease ends and the job is QUEUED again.
+    release: bool = False
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A job entered a state: an entry of the global journal that WatchJobs follows."""
+
+    #: Grows with commit order over all jobs.
+    cursor: int
+    job: JobSummary
+    state: JobState
+    sequence: Sequence
+
+
+class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A `.last` that a sink has not confirmed yet."""
+
+    id: int
+    sink: str
+    job_id: JobId
+    execution_id: str
+    #: When the job ended.
+    ended_at: Instant
+    record: bytes
+    #: Deliveries tried before.
+    attempts: int

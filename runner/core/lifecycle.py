@@ -1,0 +1,63 @@
+"""state × event → state: the only tables of transitions, for jobs and for tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from runner.core.events import (
+    AttemptFailed,
+    AttemptOutput,
+    AttemptParked,
+    AttemptProgressed,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    JobAccepted,
+    JobCancelled,
+    JobCancelling,
+    JobFailed,
+    JobPartiallySucceeded,
+    JobReleased,
+    JobStarted,
+    JobState,
+    JobSucceeded,
+    TaskCancelled,
+    TaskFailed,
+    TaskSkipped,
+    TaskState,
+    TaskTimedOut,
+)
+
+JOB_TRANSITIONS: Final[Mapping[tuple[JobState | None, type[Event]], JobState]] = {
+    (None, JobAccepted): JobState.QUEUED,
+    (JobState.QUEUED, JobStarted): JobState.RUNNING,
+    # A runner died without a word: the next one starts from where the events end.
+    (JobState.RUNNING, JobStarted): JobState.RUNNING,
+    (JobState.RUNNING, JobReleased): JobState.QUEUED,
+    (JobState.RUNNING, JobCancelling): JobState.RUNNING,
+    (JobState.RUNNING, JobSucceeded): JobState.SUCCEEDED,
+    (JobState.RUNNING, JobPartiallySucceeded): JobState.PARTIALLY_SUCCEEDED,
+    (JobState.RUNNING, JobFailed): JobState.FAILED,
+    (JobState.RUNNING, JobCancelled): JobState.CANCELLED,
+}
+
+TASK_TRANSITIONS: Final[Mapping[tuple[TaskState, type[Event]], TaskState]] = {
+    (TaskState.PENDING, AttemptStarted): TaskState.RUNNING,
+    (TaskState.WAITING, AttemptStarted): TaskState.RUNNING,
+    (TaskState.RUNNING, AttemptProgressed): TaskState.RUNNING,
+    (TaskState.RUNNING, AttemptOutput): TaskState.RUNNING,
+    (TaskState.RUNNING, AttemptSucceeded): TaskState.SUCCEEDED,
+    (TaskState.RUNNING, AttemptFailed): TaskState.WAITING,
+    (TaskState.RUNNING, AttemptParked): TaskState.WAITING,
+    (TaskState.RUNNING, TaskFailed): TaskState.FAILED,
+    (TaskState.RUNNING, TaskTimedOut): TaskState.TIMED_OUT,
+    (TaskState.RUNNING, TaskCancelled): TaskState.CANCELLED,
+    (TaskState.PENDING, TaskFailed): TaskState.FAILED,
+    (TaskState.WAITING, TaskFailed): TaskState.FAILED,
+    (TaskState.PENDING, TaskTimedOut): TaskState.TIMED_OUT,
+    (TaskState.WAITING, TaskTimedOut): TaskState.TIMED_OUT,
+    (TaskState.PENDING, TaskCancelled): TaskState.CANCELLED,
+    (TaskState.WAITING, TaskCancelled): TaskState.CANCELLED,
+    (TaskState.PENDING, TaskSkipped): TaskState.SKIPPED,
+}

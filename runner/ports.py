@@ -1,0 +1,314 @@
+"""The seams of the engine: what it needs from the outside, as Protocols. Everything outside implements one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import msgspec
+
+from runner.core.events import Artifact, Json, Recorded, Usage
+from runner.core.filters import JobQuery
+from runner.core.job import (
+    Append,
+    Change,
+    Claim,
+    Frame,
+    JobSummary,
+    NewJob,
+    OutboxEntry,
+    Submitted,
+)
+from runner.core.plan import Instant, JobId, Mode, Plan, TaskPlan
+
+# ---------------------------------------------------------------------------------------------------- handlers
+
+
+class FileLeft(msgspec.Struct, frozen=True):
+    """Bytes that a handler leaves behind as an artifact."""
+
+    name: str
+    content: bytes
+    mime_type: str = "application/octet-stream"
+    #: `file`, `image`, `text`, `json`, `log` or `other`.
+    artifact_type: str = "file"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a successful attempt gives."""
+
+    #: Any JSON value; what `${tasks.ID.output}` refers to.
+    output: Json = None
+    files: tuple[FileLeft, ...] = ()
+    usage: Usage | None = None
+    #: Where an AI call went, and which model answered.
+    endpoint: str = ""
+    model: str = ""
+
+
+class Attempt(Protocol):
+    """One attempt of one task, as its handler sees it."""
+
+    job_id: JobId
+    plan: Plan
+    task: TaskPlan
+    #: From 1.
+    number: int
+    #: The task's parameters with every reference resolved, secrets included.
+    parameters: dict[str, Any]
+    #: `<job>/<task>`: the same for every attempt, so that the other side can tell a repetition.
+    idempotency_key: str
+    #: W3C trace context of this attempt, or empty.
+    traceparent: str
+
+    def remaining(self) -> float:
+        """Seconds until this attempt is cancelled: the lesser of its own time-out and the job's deadline."""
+
+    def progress(
+        self,
+        fraction: float | None = None,
+        *,
+        completed: int | None = None,
+        total: int | None = None,
+        message: str = "",
+    ) -> None:
+        """Tell how far the task is. Cheap: only the newest report of a commit is kept."""
+
+    async def output(self, text: str) -> None:
+        """Stream a piece of text to watchers. Waits while the ledger is behind, so nothing grows without bound."""
+
+
+class Handler(Protocol):
+    """What a kind of task does."""
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        """Run one attempt.
+
+        Raises AttemptError: with a reason, a sentence, and whether another attempt may help.
+        Raises AttemptPutOff: if it could not begin, and when it may.
+        Any other exception is recorded as a failure that is not retried. Time-outs and cancellation arrive as
+        the backend's cancellation: never swallow it.
+        """
+
+
+# ----------------------------------------------------------------------------------------------- orchestrators
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to an AI orchestrator."""
+
+    #: Also the Idempotency-Key.
+    request_id: str
+    text: str
+    #: The word of the descriptor: `ai_prompt`, `search`, `analyze`, …
+    task_type: str
+    mode: Mode = Mode.NORMAL
+    persona: str | None = None
+    #: None for the endpoint's default.
+    model: str | None = None
+    #: Everything else of the task's parameters: temperature, max_tokens, system, …
+    parameters: Mapping[str, Any] = {}
+    traceparent: str = ""
+    #: Seconds left for the whole call.
+    timeout: float
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an AI orchestrator answered."""
+
+    text: str
+    model: str
+    endpoint: str
+    usage: Usage
+    #: What else the endpoint told: finish_reason, processing_time_ms, …
+    metadata: Mapping[str, Any] = {}
+
+
+class Orchestrator(Protocol):
+    """An AI orchestrator's endpoint."""
+
+    async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
+        """Call it; `on_text` receives pieces of the answer as they arrive, if the protocol streams.
+
+        Raises AttemptError, AttemptPutOff: as `Handler.run` does.
+        """
+
+    async def health(self) -> None:
+        """Raises AttemptError: if it does not answer its health check."""
+
+
+# ------------------------------------------------------------------------------------------------------ ledger
+
+
+class Ledger(Protocol):
+    """The durable truth. Every verb below is one atomic commit, synced to disk when it returns.
+
+    Every verb may raise LedgerUnavailable (LedgerFull): nothing was changed, the same call may be made again.
+    Verbs that are under way at the same time share commits.
+    """
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Open the store, bring its schema up to date and keep it open inside the context.
+
+        Raises LedgerHeld, LedgerDamaged, LedgerUnavailable: if it cannot be opened.
+        """
+
+    async def submit(self, jobs: Sequence[NewJob], *, max_queued: Mapping[str, int]) -> list[Submitted | Exception]:
+        """Accept jobs. For each, in order: Submitted, or a QueueFull or RequestIdReused that speaks of it alone.
+
+        `max_queued` bounds the waiting jobs of each queue; a queue it does not name has no bound.
+        """
+
+    async def claim(
+        self,
+        runner_id: str,
+        *,
+        now: Instant,
+        lease_until: Instant,
+        limit: int,
+        queue_limits: Mapping[str, int],
+    ) -> list[Claim]:
+        """Take up to `limit` claimable jobs, lowest rank first, at most `queue_limits[queue]` running in each queue.
+
+        Claimable: QUEUED and `not_before` passed. Jobs with a cancellation asked for, or past their deadline, are
+        taken first, and whatever the limits of queues say: they only need to be ended.
+        """
+
+    async def append(self, change: Append) -> None:
+        """Commit a frame of a running job, with all that belongs to it.
+
+        Raises LeaseLost: if the token is not the job's newest, or the job is not RUNNING.
+        """
+
+    async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:
+        """Extend leases. Answers the jobs that are still this runner's."""
+
+    async def rescue(self, *, now: Instant, limit: int) -> int:
+        """Make up to `limit` jobs whose lease ended claimable again. Answers how many."""
+
+    async def request_cancel(self, job_id: JobId, reason: str) -> JobSummary:
+        """Make the wish durable and claimable; the job's holder fulfils it. Harmless on a job that has ended.
+
+        Raises JobNotFound.
+        """
+
+    async def job(self, job_id: JobId) -> JobSummary:
+        """Raises JobNotFound."""
+
+    async def jobs(self, query: JobQuery) -> list[JobSummary]:
+        """Up to `query.limit` jobs, in its order."""
+
+    async def plan(self, job_id: JobId) -> bytes:
+        """The plan as MessagePack. Raises JobNotFound."""
+
+    async def frames(self, job_id: JobId, *, after: int, max_bytes: int) -> list[Frame]:
+        """The frames that hold events after `after`, oldest first, at least one if there is any, about `max_bytes`.
+
+        Raises JobNotFound.
+        """
+
+    async def changes(self, *, after: int, limit: int) -> list[Change]:
+        """Entries of the global journal after a cursor."""
+
+    async def newest_cursor(self) -> int:
+        """The cursor of the newest change; 0 if there is none."""
+
+    async def record(self, job_id: JobId) -> bytes:
+        """The `.last`. Raises JobNotFound, RecordNotFound."""
+
+    async def artifact(self, job_id: JobId, artifact_id: str) -> Artifact:
+        """Raises ArtifactNotFound."""
+
+    async def artifact_bytes(self, job_id: JobId, artifact_id: str, *, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`. Raises ArtifactNotFound."""
+
+    async def depths(self) -> dict[tuple[str, int], int]:
+        """Jobs by (queue, state's number), from counters: cheap at any size."""
+
+    async def oldest_queued(self) -> dict[str, Instant]:
+        """When the longest-waiting job of each queue was accepted."""
+
+    async def due(self, sink: str, *, now: Instant, limit: int) -> list[OutboxEntry]:
+        """Records that the sink has not confirmed and that are due, oldest first."""
+
+    async def delivered(self, entries: Collection[int]) -> None:
+        """Take entries out of the outbox."""
+
+    async def put_off(self, entries: Collection[int], *, until: Instant) -> None:
+        """Try entries again later, counting the attempt."""
+
+    async def next_due(self, *, now: Instant) -> Instant | None:
+        """The earliest time after `now` at which a queued job or a deadline comes due, if any."""
+
+    async def check(self) -> None:
+        """Prove that the store can be written. Raises LedgerUnavailable."""
+
+
+# ------------------------------------------------------------------------------------------ the other outsides
+
+
+class Sink(Protocol):
+    """Where `.last` records go. Delivery is at least once; `execution_id` lets the receiver drop doubles."""
+
+    name: str
+
+    async def deliver(self, entries: Sequence[OutboxEntry]) -> None:
+        """Deliver all, durably, or raise. May be called again with entries that were delivered already."""
+
+
+class Secrets(Protocol):
+    """Where `${secrets.NAME}` comes from."""
+
+    def get(self, name: str) -> str | None:
+        """The value, or None if there is no such secret."""
+
+
+class Clock(Protocol):
+    """Wall time. Durations come from anyio's monotonic clock instead."""
+
+    def now(self) -> Instant: ...
+
+
+class Observer(Protocol):
+    """Telemetry's ear. Called on the event loop, after the fact; must not block or raise."""
+
+    def committed(self, job: JobSummary, events: Sequence[Recorded]) -> None:
+        """Events of a job are durable. Called once for each commit, in order."""
+
+    def attempt(self, job: JobSummary, task: TaskPlan, number: int, *, traceparent: str) -> AbstractContextManager[str]:
+        """Spans one attempt; gives the trace context to pass on, or "". `traceparent` is the submitter's."""
+
+    def breaker(self, endpoint: str, model: str, state: str, previous: str) -> None:
+        """A circuit breaker changed its state."""
+
+    def ledger_commit(self, *, size: int, seconds: float) -> None:
+        """A group commit carried `size` changes."""
+
+    def watchers(self, change: int) -> None:
+        """Watchers came (+1) or went (-1)."""
+
+    def frames_sent(self, count: int, size: int) -> None:
+        """Frames, and bytes of them, were handed to a watcher."""
+
+    def notice(self, event: str, **fields: Any) -> None:
+        """Something an operator should know, as a log event with fields; `event` is snake_case."""
+
+
+class Quiet:
+    """An Observer that hears nothing."""
+
+    def committed(self, job: JobSummary, events: Sequence[Recorded]) -> None: ...
+
+    def attempt(self, job: JobSummary, task: TaskPlan, number: int, *, traceparent: str) -> AbstractContextManager[str]:
+        return nullcontext("")
+
+    def breaker(self, endpoint: str, model: str, state: str, previous: str) -> None: ...
+
+    def ledger_commit(self, *, size: int, seconds: float) -> None: ...
+
+    def watchers(self, change: int) -> None: ...
+
+    def frames_sent(self, count: int, size: int) -> None: ...
+
+    def notice(self, event: str, **fields: Any) -> None: ...
