@@ -100,7 +100,7 @@ class RequestIdReused(RunnerError):
         self.request_id = request_id
         self.job_id = job_id
         super().__init__(
-            f"request_id `{request_id}` was used for job `{job_id}` with another body; use a new request_id for new work"
+            f"request_id `{request_id}` was used for job `{job_id}` with another body; use a new one for new work"
         )
 
 

@@ -1,0 +1,414 @@
+"""(plan, events so far) → where the job stands, and what must or may happen next.
+
+One fold serves the running job, recovery after a crash, and the `.last`. It is pure: the same plan and events give
+the same state, on any replica, at any time. All bookkeeping is incremental, so that a job costs time linear in its
+tasks and events.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from runner.core.events import (
+    Artifact,
+    AttemptFailed,
+    AttemptOutput,
+    AttemptParked,
+    AttemptProgressed,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    Failure,
+    JobCancelled,
+    JobCancelling,
+    JobEvent,
+    JobFailed,
+    JobPartiallySucceeded,
+    JobReleased,
+    JobStarted,
+    JobState,
+    JobSucceeded,
+    Recorded,
+    TaskCancelled,
+    TaskEvent,
+    TaskFailed,
+    TaskSkipped,
+    TaskState,
+    TaskTimedOut,
+    Usage,
+    WaitReason,
+)
+from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS
+from runner.core.plan import Instant, Plan, Priority, Sequence, TaskId, TaskPlan
+
+DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+LOST_TOO_OFTEN = "LOST_TOO_OFTEN"
+
+
+class AttemptRun(msgspec.Struct):
+    """One attempt, as the events tell it."""
+
+    number: int
+    handler: str
+    started_at: Instant
+    ended_at: Instant | None = None
+    #: `running succeeded failed timed_out cancelled parked lost`.
+    outcome: str = "running"
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
+    failure: Failure | None = None
+    #: Unicode characters streamed so far.
+    streamed: int = 0
+
+
+class TaskRun(msgspec.Struct):
+    """One task, as the events tell it."""
+
+    plan: TaskPlan
+    #: Its place in the plan.
+    index: int
+    #: Dependencies that have not succeeded yet.
+    unmet: int
+    state: TaskState = TaskState.PENDING
+    attempts: list[AttemptRun] = []
+    #: Attempts that count against the retries: failed ones, not parked or lost ones.
+    failures: int = 0
+    #: Attempts that ended with their runner.
+    lost: int = 0
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    #: JSON, once succeeded; empty where `output_artifact_id` names the artifact that holds it.
+    output: bytes = b""
+    output_artifact_id: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+    #: What went wrong last.
+    failure: Failure | None = None
+    #: Why it was cancelled or skipped.
+    reason: str = ""
+    wait_reason: WaitReason | None = None
+    waiting_until: Instant | None = None
+    #: 0–1.
+    fraction: float = 0.0
+    message: str = ""
+
+
+class JobRun:
+    """A job's state: the fold of its events over its plan."""
+
+    def __init__(self, plan: Plan, *, deadline: Instant | None = None) -> None:
+        self.plan = plan
+        self.deadline = deadline
+        self.state: JobState | None = None
+        #: Number of the newest event.
+        self.sequence: Sequence = 0
+        #: Fencing token of the newest claim.
+        self.token = 0
+        self.started_at: Instant | None = None
+        self.ended_at: Instant | None = None
+        #: Set once the job is terminal, or once a task has failed: the first failure.
+        self.error: Failure | None = None
+        #: The reason given, once a cancellation is under way.
+        self.cancelling: str | None = None
+        self.tasks = {
+            task.id: TaskRun(plan=task, index=index, unmet=len(task.dependencies))
+            for index, task in enumerate(plan.tasks)
+        }
+        self._dependents: dict[TaskId, list[TaskId]] = {task.id: [] for task in plan.tasks}
+        for task in plan.tasks:
+            for dependency in task.dependencies:
+                self._dependents[dependency].append(task.id)
+        #: Tasks by state; every task is in exactly one.
+        self.counts = dict.fromkeys(TaskState, 0)
+        self.counts[TaskState.PENDING] = len(plan.tasks)
+        #: Insertion-ordered sets, one for each priority: the ready tasks in the order they became ready.
+        self._ready: dict[Priority, dict[TaskId, None]] = {priority: {} for priority in reversed(Priority)}
+        for task_run in self.tasks.values():
+            if not task_run.unmet:
+                self._make_ready(task_run)
+        self.running: dict[TaskId, None] = {}
+        #: Tasks with a dependency that will never succeed, and why; to be cancelled.
+        self._doomed: dict[TaskId, str] = {}
+        #: Tasks that were running when their runner was lost.
+        self._lost: dict[TaskId, None] = {}
+        #: (due, task) of waiting tasks; stale entries are dropped when they surface.
+        self._wakeups: list[tuple[Instant, TaskId]] = []
+        self._weight = sum(task.weight for task in plan.tasks) or 1.0
+        self._done_weight = 0.0
+
+    # ------------------------------------------------------------------------------------------------ the fold
+
+    def record(self, event: Event, *, time: Instant) -> Recorded:
+        """Give the event the next number and fold it in."""
+        recorded = Recorded(self.sequence + 1, time, event)
+        self.apply(recorded)
+        return recorded
+
+    def replay(self, history: Iterable[Recorded]) -> JobRun:
+        """Fold in what happened before."""
+        for recorded in history:
+            self.apply(recorded)
+        return self
+
+    def apply(self, recorded: Recorded) -> None:
+        """Fold one event in.
+
+        Raises ValueError: if it does not follow the one before, or the tables of transitions do not know it here.
+        """
+        if recorded.sequence != self.sequence + 1:
+            raise ValueError(f"event {recorded.sequence} does not follow event {self.sequence}")
+        self.sequence = recorded.sequence
+        event = recorded.event
+        if isinstance(event, JobEvent):
+            self._apply_to_job(event, recorded.time)
+        else:
+            self._apply_to_task(event, recorded.time)
+
+    def _apply_to_job(self, event: JobEvent, time: Instant) -> None:
+        after = JOB_TRANSITIONS.get((self.state, type(event)))
+        if after is None:
+            raise ValueError(f"{type(event).__name__} cannot happen to a job that is {self.state!r}")
+        self.state = after
+        match event:
+            case JobStarted(lease_token=token):
+                self.token = token
+                self.started_at = time if self.started_at is None else self.started_at
+                self._lose_running(event, time)
+            case JobReleased():
+                self._lose_running(event, time)
+            case JobCancelling(reason=reason):
+                self.cancelling = reason
+            case JobFailed(error=error) | JobPartiallySucceeded(error=error):
+                self.error = error
+        if after.terminal:
+            self.ended_at = time
+
+    def _lose_running(self, event: JobEvent, time: Instant) -> None:
+        for task_id in tuple(self.running):
+            task = self.tasks[task_id]
+            self._end_attempt(task, "lost", time)
+            task.lost += 1
+            self._lost[task_id] = None
+            self._enter(task, TASK_TRANSITIONS[task.state, type(event)])
+            self._make_ready(task)
+
+    def _apply_to_task(self, event: TaskEvent, time: Instant) -> None:  # noqa: C901  one case an event reads best
+        task = self.tasks[event.task_id]
+        after = TASK_TRANSITIONS.get((task.state, type(event)))
+        if after is None:
+            raise ValueError(f"{type(event).__name__} cannot happen to task `{event.task_id}`, which is {task.state!r}")
+        match event:
+            case AttemptStarted(attempt=number, handler=handler):
+                task.attempts.append(AttemptRun(number, handler, time))
+                task.started_at = time if task.started_at is None else task.started_at
+                task.wait_reason = task.waiting_until = None
+                self._set_fraction(task, 0.0)
+            case AttemptProgressed():
+                self._progress(task, event)
+            case AttemptOutput(offset=offset, text=text):
+                task.attempts[-1].streamed = offset + len(text)
+            case AttemptSucceeded():
+                self._succeed(task, event, time)
+            case AttemptFailed():
+                task.failures += 1
+                task.failure = event.failure
+                self._end_attempt(task, _outcome_of(event.failure), time, event)
+                self._wait(task, WaitReason.BACKING_OFF, event.retry_at)
+            case AttemptParked():
+                self._end_attempt(task, "parked", time, event)
+                task.message = event.message
+                self._wait(task, event.reason, event.until)
+            case TaskFailed() | TaskTimedOut():
+                self._fail(task, event, time)
+            case TaskCancelled(reason=reason):
+                self._end_attempt(task, "cancelled", time)
+                task.reason = reason
+                self._doom_dependents(task, f"dependency `{task.plan.id}` was cancelled")
+            case TaskSkipped(reason=reason):
+                task.reason = reason
+        self._enter(task, after)
+        if after.terminal:
+            task.ended_at = time
+            self._doomed.pop(task.plan.id, None)
+            self._set_fraction(task, 1.0)
+
+    def _succeed(self, task: TaskRun, event: AttemptSucceeded, time: Instant) -> None:
+        self._end_attempt(task, "succeeded", time, event)
+        task.output, task.output_artifact_id = event.output, event.output_artifact_id
+        task.artifacts = event.artifacts
+        task.failure = None
+        for dependent in self._dependents[task.plan.id]:
+            other = self.tasks[dependent]
+            other.unmet -= 1
+            if not other.unmet and other.state is TaskState.PENDING:
+                self._make_ready(other)
+
+    def _fail(self, task: TaskRun, event: TaskFailed | TaskTimedOut, time: Instant) -> None:
+        task.failure = event.failure
+        self._end_attempt(task, _outcome_of(event.failure), time, event)
+        if self.error is None:
+            self.error = Failure(event.failure.reason, event.failure.message, task.plan.id)
+        self._doom_dependents(task, f"dependency `{task.plan.id}` failed")
+
+    def _doom_dependents(self, task: TaskRun, reason: str) -> None:
+        for dependent in self._dependents[task.plan.id]:
+            if not self.tasks[dependent].state.terminal:
+                self._doomed.setdefault(dependent, reason)
+
+    def _end_attempt(
+        self,
+        task: TaskRun,
+        outcome: str,
+        time: Instant,
+        event: AttemptSucceeded | AttemptFailed | AttemptParked | TaskFailed | TaskTimedOut | None = None,
+    ) -> None:
+        if task.state is not TaskState.RUNNING:
+            return
+        attempt = task.attempts[-1]
+        attempt.outcome, attempt.ended_at = outcome, time
+        if event is not None:
+            attempt.endpoint = event.endpoint
+            attempt.model = getattr(event, "model", "")
+            attempt.usage = getattr(event, "usage", None)
+            attempt.failure = getattr(event, "failure", None)
+
+    def _wait(self, task: TaskRun, reason: WaitReason, until: Instant) -> None:
+        task.wait_reason, task.waiting_until = reason, until
+        heapq.heappush(self._wakeups, (until, task.plan.id))
+
+    def _progress(self, task: TaskRun, event: AttemptProgressed) -> None:
+        task.message = event.message or task.message
+        fraction = event.fraction
+        if fraction is None and event.completed is not None and event.total:
+            fraction = event.completed / event.total
+        if fraction is not None:
+            self._set_fraction(task, min(1.0, max(0.0, fraction)))
+
+    def _set_fraction(self, task: TaskRun, fraction: float) -> None:
+        self._done_weight += task.plan.weight * (fraction - task.fraction)
+        task.fraction = fraction
+
+    def _enter(self, task: TaskRun, state: TaskState) -> None:
+        if state is task.state:
+            return
+        task_id = task.plan.id
+        if task.state is TaskState.RUNNING:
+            del self.running[task_id]
+        self._ready[self._priority(task)].pop(task_id, None)
+        if state is TaskState.RUNNING:
+            self.running[task_id] = None
+        self.counts[task.state] -= 1
+        self.counts[state] += 1
+        task.state = state
+
+    def _make_ready(self, task: TaskRun) -> None:
+        self._ready[self._priority(task)][task.plan.id] = None
+
+    def _priority(self, task: TaskRun) -> Priority:
+        return self.plan.priority if task.plan.priority is None else task.plan.priority
+
+    # ------------------------------------------------------------------------------------------- what comes next
+
+    @property
+    def progress(self) -> float:
+        """0–1: the weighted progress of the tasks."""
+        return min(1.0, max(0.0, self._done_weight / self._weight))
+
+    @property
+    def failed(self) -> int:
+        """Tasks that failed or timed out for good."""
+        return self.counts[TaskState.FAILED] + self.counts[TaskState.TIMED_OUT]
+
+    @property
+    def stopping(self) -> str | None:
+        """Why nothing new may start and what runs must stop, apart from the deadline; None while all is well."""
+        if self.cancelling is not None:
+            return f"job cancelled: {self.cancelling}" if self.cancelling else "job cancelled"
+        if self.plan.fail_fast and self.error is not None:
+            return f"task `{self.error.task_id}` failed (fail_fast)"
+        return None
+
+    def expired(self, now: Instant) -> bool:
+        """Whether the job's deadline has passed."""
+        return self.deadline is not None and now >= self.deadline
+
+    def runnable(self, now: Instant) -> Iterator[TaskRun]:
+        """The tasks that may start now, most urgent first: ready ones, then those whose wait is over."""
+        if self.state is not JobState.RUNNING or self.stopping is not None or self.expired(now):
+            return
+        self._wake(now)
+        for level in self._ready.values():
+            for task_id in level:
+                yield self.tasks[task_id]
+
+    def _wake(self, now: Instant) -> None:
+        while self._wakeups and self._wakeups[0][0] <= now:
+            until, task_id = heapq.heappop(self._wakeups)
+            task = self.tasks[task_id]
+            if task.state is TaskState.WAITING and task.waiting_until == until:
+                self._make_ready(task)
+
+    def next_wakeup(self) -> Instant | None:
+        """When the next waiting task is due, or the deadline passes; None if time alone changes nothing."""
+        while self._wakeups:
+            until, task_id = self._wakeups[0]
+            task = self.tasks[task_id]
+            if task.state is TaskState.WAITING and task.waiting_until == until:
+                break
+            heapq.heappop(self._wakeups)
+        times = [
+            entry for entry in (self._wakeups[0][0] if self._wakeups else None, self.deadline) if entry is not None
+        ]
+        return min(times, default=None)
+
+    def settle(self, *, now: Instant, max_lost: int) -> list[Recorded]:
+        """Record everything that follows by itself: cancelled descendants, the job's end.
+
+        Running tasks are never touched here: whoever runs them stops them and records how they ended.
+        """
+        if self.state is not JobState.RUNNING:
+            return []
+        recorded = [self.record(event, time=now) for event in self._give_up_lost(max_lost)]
+        reason = self.stopping or ("the job's deadline passed" if self.expired(now) else None)
+        if reason is not None:
+            self._doomed.update(dict.fromkeys(self._unstarted(), reason))
+        while self._doomed:
+            for task_id, why in tuple(self._doomed.items()):
+                recorded.append(self.record(TaskCancelled(task_id, attempt=0, reason=why), time=now))
+        if self._open() == 0:
+            recorded.append(self.record(self._end(now), time=now))
+        return recorded
+
+    def _give_up_lost(self, max_lost: int) -> list[Event]:
+        given_up: list[Event] = []
+        for task_id in self._lost:
+            task = self.tasks[task_id]
+            if task.lost >= max_lost and task.state is TaskState.PENDING:
+                message = f"{task.lost} runners were lost while they ran this task"
+                given_up.append(TaskFailed(task_id, attempt=0, failure=Failure(LOST_TOO_OFTEN, message)))
+        return given_up
+
+    def _unstarted(self) -> list[TaskId]:
+        return [task_id for task_id, task in self.tasks.items() if task.state in (TaskState.PENDING, TaskState.WAITING)]
+
+    def _open(self) -> int:
+        return self.counts[TaskState.PENDING] + self.counts[TaskState.RUNNING] + self.counts[TaskState.WAITING]
+
+    def _end(self, now: Instant) -> Event:
+        """The terminal event. In the very commit that ends the last task, so `now` decides about the deadline."""
+        if self.cancelling is not None:
+            return JobCancelled(self.cancelling)
+        if self.expired(now) and (self.failed or self.counts[TaskState.CANCELLED]):
+            return JobFailed(Failure(DEADLINE_EXCEEDED, "the job's deadline passed before all tasks had ended"))
+        if self.error is None:
+            return JobSucceeded()
+        if self.counts[TaskState.SUCCEEDED] and not self.plan.fail_fast:
+            return JobPartiallySucceeded(self.error)
+        return JobFailed(self.error)
+
+
+def _outcome_of(failure: Failure) -> str:
+    return "timed_out" if failure.reason in ("TIMED_OUT", DEADLINE_EXCEEDED) else "failed"
