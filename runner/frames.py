@@ -50,8 +50,7 @@ def decode(frames: Iterable[Frame]) -> list[core.Recorded]:
     """The events of frames, in order."""
     recorded: list[core.Recorded] = []
     for frame in frames:
-        for entry in job_service_pb2.WatchJobResponse.FromString(frame.data).events:
-            recorded.append(decode_event(entry))
+        recorded.extend(map(decode_event, job_service_pb2.WatchJobResponse.FromString(frame.data).events))
     return recorded
 
 
@@ -199,7 +198,8 @@ def _fill_retry(part: event_pb2.AttemptFailed, event: core.AttemptFailed) -> Non
 
 
 def _fill_parked(part: event_pb2.AttemptParked, event: core.AttemptParked) -> None:
-    part.task_id, part.attempt, part.reason = event.task_id, event.attempt, event.reason.value
+    part.task_id, part.attempt = event.task_id, event.attempt
+    part.reason = job_pb2.WaitReason.ValueType(event.reason)
     part.endpoint, part.message = event.endpoint, event.message
     part.until_time.CopyFrom(timestamp(event.until))
 

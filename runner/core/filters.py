@@ -1,4 +1,4 @@
-"""Which jobs: the AIP-160 subset of ListJobs and WatchJobs, parsed into values that a ledger turns into its own query."""
+"""Which jobs: the AIP-160 subset of ListJobs and WatchJobs, as values that a ledger turns into its own query."""
 
 from __future__ import annotations
 
