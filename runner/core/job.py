@@ -119,6 +119,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending | None = None
     #: True on the frame that holds JobReleased: the lease ends and the job is QUEUED again.
     release: bool = False
+    #: The state the job enters with this frame, for the journal that WatchJobs follows; None if it stays in its own.
+    entered: JobState | None = None
 
 
 class Change(msgspec.Struct, frozen=True):
