@@ -103,6 +103,8 @@ class Ending(msgspec.Struct, frozen=True):
     execution_id: str
     #: The `.last`, the very bytes that sinks write.
     record: bytes
+    #: Sinks that are to have it: one outbox entry each.
+    sinks: tuple[str, ...] = ()
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
