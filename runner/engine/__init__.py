@@ -1,0 +1,1 @@
+"""The engine: runs what the core decides, over the ports."""

@@ -1,0 +1,69 @@
+"""What an operator may set about the engine: its limits, its patience, and its queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+DEFAULT_QUEUE: Final = "default"
+
+
+class QueueSettings(Struct, frozen=True, kw_only=True):
+    """The limits of one queue."""
+
+    #: Jobs of this queue that may run at a time on one daemon.
+    concurrency: Count = 1000
+    #: Jobs that may wait in this queue; beyond that a submission gets RESOURCE_EXHAUSTED.
+    max_queued: Count = 1_000_000
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """The limits and the patience of the engine."""
+
+    #: Attempts that may run at a time in this daemon, over all jobs.
+    max_concurrent_tasks: Count = 64
+    #: Jobs that may be held at a time by this daemon; the others wait in the ledger.
+    max_running_jobs: Count = 1000
+    #: Seconds for one attempt of a task that sets no time of its own.
+    default_task_timeout_seconds: Seconds = 300.0
+    #: Attempts after the first for a task that sets no number of its own, 0–255.
+    default_retries: Annotated[int, Meta(ge=0, le=255)] = 0
+    #: Times an attempt may be lost with its daemon before its task fails: a task that kills daemons must end.
+    max_lost_attempts: Count = 10
+    #: Seconds a claim holds without being renewed; then another daemon takes the job over.
+    lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
+    #: Seconds between two looks for work when nothing wakes the daemon.
+    poll_seconds: Seconds = 1.0
+    #: Seconds a cancelled task has to stop by itself before it is killed.
+    cancel_grace_seconds: Annotated[float, Meta(ge=0)] = 5.0
+    #: Seconds running tasks have to finish when the daemon shuts down; then their jobs are given back.
+    drain_grace_seconds: Annotated[float, Meta(ge=0)] = 20.0
+    #: Head start, in seconds of waiting, that each step of priority gives a job.
+    ageing_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    #: Bytes of a task's output that stand in its event; a larger output becomes an artifact.
+    inline_output_bytes: Count = 256 * 1024
+    #: Bytes of a task's output beyond which the attempt fails.
+    max_output_bytes: Count = 16 * 1024 * 1024
+    #: Jobs in one BatchSubmitJobs.
+    max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    #: Whether a job may name a queue that `queues` does not; it then has the limits of `queues.default`.
+    allow_undefined_queues: bool = True
+
+    def __post_init__(self) -> None:
+        if self.inline_output_bytes > self.max_output_bytes:
+            msg = "`inline_output_bytes` is more than `max_output_bytes`"
+            raise ValueError(msg)
+        if self.poll_seconds >= self.lease_seconds:
+            msg = "`poll_seconds` must be less than `lease_seconds`, or leases end between two looks"
+            raise ValueError(msg)
+
+
+def queue_limits(queues: Mapping[str, QueueSettings], name: str) -> QueueSettings:
+    """The limits of a queue: its own, else those of `default`."""
+    found = queues.get(name) or queues.get(DEFAULT_QUEUE)
+    return found or QueueSettings()

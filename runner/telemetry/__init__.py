@@ -1,0 +1,1 @@
+"""Telling operators what happens: logs, metrics and traces over one vocabulary of events."""
