@@ -103,6 +103,8 @@ class Ending(msgspec.Struct, frozen=True):
     execution_id: str
     #: The `.last`, the very bytes that sinks write.
     record: bytes
+    #: The time of the terminal event.
+    ended_at: Instant
     #: Sinks that are to have it: one outbox entry each.
     sinks: tuple[str, ...] = ()
 
