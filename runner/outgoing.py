@@ -1,0 +1,195 @@
+"""Outgoing HTTP calls that a hostile other side cannot stretch: bounded in bytes, in silence and in time.
+
+Orchestrators and the `http_request` handler speak through this; both turn what goes wrong into an AttemptError here,
+so a status or a broken connection means the same wherever it happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import aiohttp
+import anyio
+import msgspec
+from yarl import URL
+
+from runner.core.errors import AttemptError
+
+#: Milliseconds that were left for the call when it was sent; the other side may give up after them.
+DEADLINE_HEADER: Final = "X-Deadline-Ms"
+
+#: Seconds; no server makes us wait longer, whatever it asks for.
+MAX_RETRY_AFTER: Final = 86_400.0
+
+#: Characters of a refusal's text that go into its error.
+_EXCERPT_CHARACTERS: Final = 300
+_EXCERPT_BYTES: Final = 4096
+_EXCERPT_SECONDS: Final = 2.0
+
+
+class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one call."""
+
+    #: Seconds for the whole call, waiting for our own readers not counted.
+    timeout: float
+    #: Seconds between two pieces of the answer's body.
+    idle: float
+    #: Bytes of the answer's body, unpacked.
+    max_bytes: int
+    #: Where an operator changes them, for messages: `orchestrators.endpoints.main`.
+    settings: str
+
+
+class IncomingAnswer:
+    """An answer whose head has arrived."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, limits: CallLimits, scope: anyio.CancelScope, who: str
+    ) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response = response
+        self._limits = limits
+        self._scope = scope
+        self._who = who
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives.
+
+        Raises AttemptError: ANSWER_TOO_LARGE beyond `max_bytes`; TIMED_OUT after `idle` seconds of silence.
+        """
+        size = 0
+        while chunk := await self._chunk():
+            size += len(chunk)
+            if size > self._limits.max_bytes:
+                raise AttemptError(
+                    "ANSWER_TOO_LARGE",
+                    f"{self._who} answered more than {self._limits.max_bytes} bytes"
+                    f" (setting `{self._limits.settings}.max_answer_bytes`)",
+                    retryable=False,
+                )
+            # The consumer may wait for a slow ledger; that time is ours, and no fault of the other side.
+            left = self._scope.deadline - anyio.current_time()
+            self._scope.deadline = math.inf
+            yield chunk
+            self._scope.deadline = anyio.current_time() + left
+
+    async def whole(self) -> bytes:
+        """The whole body. Raises AttemptError: as `chunks`."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def excerpt(self) -> str:
+        """The beginning of a refusal's body as one line of text. Never fails, never takes long."""
+        seen = bytearray()
+        with anyio.move_on_after(_EXCERPT_SECONDS), contextlib.suppress(aiohttp.ClientError, AttemptError):
+            while len(seen) < _EXCERPT_BYTES and (chunk := await self._chunk()):
+                seen += chunk
+        return _said(bytes(seen[:_EXCERPT_BYTES]))
+
+    async def _chunk(self) -> bytes:
+        chunk = b""
+        with anyio.move_on_after(self._limits.idle) as silence:
+            chunk = await self._response.content.readany()
+        if silence.cancelled_caught:
+            raise AttemptError(
+                "TIMED_OUT",
+                f"{self._who} sent nothing for {self._limits.idle:g} s"
+                f" (setting `{self._limits.settings}.idle_timeout_seconds`)",
+                retryable=True,
+            )
+        return chunk
+
+
+@asynccontextmanager
+async def call(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: URL,
+    *,
+    who: str,
+    limits: CallLimits,
+    headers: Mapping[str, str],
+    **request: Any,
+) -> AsyncIterator[IncomingAnswer]:
+    """Send a request and give its answer, whatever its status; the connection is given back at the end.
+
+    `who` names the other side in messages and must hold no secret. `request` goes to aiohttp.
+
+    Raises AttemptError: CONNECTION_FAILED, TIMED_OUT, INVALID_ANSWER (not HTTP), all retryable.
+    """
+    sent = {**headers, DEADLINE_HEADER: str(max(0, int(limits.timeout * 1000)))}
+    with _telling(who, limits), anyio.fail_after(max(0.0, limits.timeout)) as scope:
+        async with session.request(method, url, headers=sent, **request) as response:
+            yield IncomingAnswer(response, limits, scope, who)
+
+
+@contextmanager
+def _telling(who: str, limits: CallLimits) -> Iterator[None]:
+    """Turn what a call may raise into an AttemptError. aiohttp's own words may hold the URL, and so secrets."""
+    try:
+        yield
+    except TimeoutError as error:
+        message = f"{who} did not answer within {limits.timeout:g} s"
+        raise AttemptError("TIMED_OUT", message, retryable=True) from error
+    except aiohttp.ClientConnectorError as error:
+        reason = error.os_error.strerror or type(error.os_error).__name__
+        raise AttemptError("CONNECTION_FAILED", f"cannot connect to {who}: {reason}", retryable=True) from error
+    except aiohttp.TooManyRedirects as error:
+        message = f"{who} redirected more often than is followed"
+        raise AttemptError("TOO_MANY_REDIRECTS", message, retryable=False) from error
+    except aiohttp.InvalidURL as error:
+        message = f"{who} redirected to an address that is not http or https"
+        raise AttemptError("INVALID_REDIRECT", message, retryable=False) from error
+    except aiohttp.ClientResponseError as error:
+        raise AttemptError("INVALID_ANSWER", f"{who} did not answer in HTTP", retryable=True) from error
+    except (aiohttp.ClientError, OSError) as error:
+        message = f"the connection to {who} broke off ({type(error).__name__})"
+        raise AttemptError("CONNECTION_FAILED", message, retryable=True) from error
+
+
+def status_is_retryable(status: int) -> bool:
+    """True if the same call may succeed later: 5xx, 408, 429."""
+    return status >= 500 or status in {408, 429}  # noqa: PLR2004 - the numbers of RFC 9110
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """What `Retry-After` asks for (RFC 9110, 10.2.3): seconds, or a date that is compared with the answer's `Date`.
+
+    None if it is absent or unreadable. From 0 to MAX_RETRY_AFTER.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+        return min(float(value), MAX_RETRY_AFTER)
+    until = _timestamp(value)
+    if until is None:
+        return None
+    now = _timestamp(headers.get("Date", ""))
+    return min(max(0.0, until - (time.time() if now is None else now)), MAX_RETRY_AFTER)
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _said(body: bytes) -> str:
+    """What a refusal says: the message inside the usual JSON shapes, else its text."""
+    text = body.decode("utf-8", "replace")
+    try:
+        value: Any = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        value = None
+    for name in ("error", "message", "detail"):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+    shown = value if isinstance(value, str) else text
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())[:_EXCERPT_CHARACTERS]

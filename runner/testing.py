@@ -1,0 +1,65 @@
+"""The fakes we ship: for our own tests, and for those of people who write handlers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from runner.core.plan import JobId, Plan, TaskPlan
+
+
+class FakeAttempt:
+    """An Attempt that remembers what its handler told it.
+
+    Its time is the event loop's: `remaining` counts down from `timeout` seconds after it was made. Make it inside a
+    running loop. It cancels nothing by itself.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, Any] | None = None,
+        *,
+        description: str = "a task of a test",
+        kind: str = "ai_prompt",
+        number: int = 1,
+        timeout: float = 10.0,
+        plan: Plan | None = None,
+        traceparent: str = "",
+    ) -> None:
+        self.job_id: JobId = "job-1"
+        self.parameters = dict(parameters or {})
+        self.task = TaskPlan(id="task-1", description=description, kind=kind, parameters=self.parameters)
+        self.plan = plan or Plan(
+            alt_id="alt-1", dialect="tasks", version="1.0", title="A test", tasks=(self.task,), created_at=0
+        )
+        self.number = number
+        self.idempotency_key = f"{self.job_id}/{self.task.id}"
+        self.traceparent = traceparent
+        self._ends = anyio.current_time() + timeout
+        #: Every report, as its arguments.
+        self.reports: list[dict[str, Any]] = []
+        #: Every piece of streamed text.
+        self.pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """All streamed text."""
+        return "".join(self.pieces)
+
+    def remaining(self) -> float:
+        return max(0.0, self._ends - anyio.current_time())
+
+    def progress(
+        self,
+        fraction: float | None = None,
+        *,
+        completed: int | None = None,
+        total: int | None = None,
+        message: str = "",
+    ) -> None:
+        self.reports.append({"fraction": fraction, "completed": completed, "total": total, "message": message})
+
+    async def output(self, text: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.pieces.append(text)
