@@ -16,6 +16,8 @@ RunnerError
 ├── LedgerDamaged          the store is not a ledger of ours, or is corrupt
 ├── LedgerHeld             another daemon holds the embedded ledger; carries who
 ├── LeaseLost              the job runs elsewhere now; this write was refused
+├── InvalidRecord          the file is no `.last` record
+├── SinkUnavailable        records cannot be delivered now; they stay in the outbox
 ├── InvalidSettings        carries every mistake
 └── AttemptError           an attempt of a task failed; says whether another may help
     └── AttemptPutOff      it did not begin; does not count as an attempt
@@ -154,6 +156,14 @@ class LeaseLost(RunnerError):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__(f"the lease on job `{job_id}` was lost")
+
+
+class InvalidRecord(RunnerError):
+    """The bytes are no `.last` record; the message says where they stop being one."""
+
+
+class SinkUnavailable(RunnerError):
+    """A sink cannot take records now. Nothing half-written is left; the same records may be delivered again."""
 
 
 class InvalidSettings(RunnerError):

@@ -1,0 +1,249 @@
+"""events → `.last`: what happened to a job, as the record that it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from runner.core.events import Artifact, Failure, JobState, TaskState, Usage
+from runner.core.interpreter import AttemptRun, JobRun, TaskRun
+from runner.core.job import JobSummary
+from runner.core.plan import Instant, Plan, TaskId
+from runner.core.record import (
+    ArtifactRecord,
+    ArtifactType,
+    AttemptRecord,
+    ExecutionGraph,
+    GraphEdge,
+    GraphNode,
+    LastRecord,
+    RecordStatus,
+    ResultStatus,
+    TaskRecord,
+    checksum,
+    duration_text,
+    tokens_of,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_RECORD_STATUS: Final = {
+    JobState.SUCCEEDED: RecordStatus.SUCCESS,
+    JobState.PARTIALLY_SUCCEEDED: RecordStatus.PARTIAL_SUCCESS,
+    JobState.FAILED: RecordStatus.FAILURE,
+    JobState.CANCELLED: RecordStatus.FAILURE,
+}
+_RESULT_STATUS: Final = {
+    TaskState.PENDING: ResultStatus.PENDING,
+    TaskState.RUNNING: ResultStatus.RUNNING,
+    TaskState.WAITING: ResultStatus.PENDING,
+    TaskState.SUCCEEDED: ResultStatus.COMPLETED,
+    TaskState.FAILED: ResultStatus.FAILED,
+    TaskState.TIMED_OUT: ResultStatus.TIMEOUT,
+    TaskState.CANCELLED: ResultStatus.CANCELLED,
+    TaskState.SKIPPED: ResultStatus.CANCELLED,
+}
+
+
+def compose(
+    summary: JobSummary,
+    plan: Plan,
+    run: JobRun,
+    *,
+    record_id: str,
+    execution_id: str,
+    runner_id: str,
+    trace_id: str,
+) -> LastRecord:
+    """The record of a job that has ended, from nothing but the arguments, in time linear in tasks and dependencies.
+
+    `summary` gives what the job was accepted with; how it went comes from `run` alone. The checksum is `seal`'s.
+
+    Raises ValueError: if the job has not ended.
+    """
+    if run.state is None or not run.state.terminal or run.ended_at is None:
+        raise ValueError(f"job `{summary.id}` has not ended, so it has no record yet")
+    ended = run.ended_at
+    started = ended if run.started_at is None else run.started_at
+    tasks = run.tasks.values()
+    results = {task.plan.id: _task_record(task, execution_id, ended) for task in tasks}
+    return LastRecord(
+        id=record_id,
+        title=plan.title,
+        status=_RECORD_STATUS[run.state],
+        summary=_summary(run, started, ended),
+        success_rate=_success_rate(run),
+        start_time=_time(started),
+        end_time=_time(ended),
+        execution_time_ms=_milliseconds(started, ended),
+        queue_time_ms=_milliseconds(max(summary.created_at, summary.not_before or 0), started),
+        execution_id=execution_id,
+        job_id=summary.id,
+        alt_file_id=plan.alt_id,
+        descriptor_sha256=summary.descriptor_sha256,
+        runner_id=runner_id,
+        trace_id=trace_id,
+        mode=plan.mode,
+        persona=plan.persona,
+        priority=summary.priority.name.lower(),
+        tags=plan.tags,
+        usage=_sum(result.usage for result in results.values()),
+        metadata=_metadata(summary, plan, run),
+        task_results=results,
+        artifacts=tuple(_artifact_record(summary.id, artifact) for task in tasks for artifact in task.artifacts),
+        execution_graph=_graph(plan, results),
+    )
+
+
+def seal(record: LastRecord) -> bytes:
+    """The record as indented JSON with its checksum and a final newline. The same record gives the same bytes."""
+    bare = msgspec.structs.replace(record, checksum=msgspec.UNSET)
+    sealed = msgspec.structs.replace(bare, checksum=checksum(bare))
+    return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
+
+
+def _task_record(task: TaskRun, execution_id: str, job_ended: Instant) -> TaskRecord:
+    ended = job_ended if task.ended_at is None else task.ended_at
+    started = ended if task.started_at is None else task.started_at
+    return TaskRecord(
+        task_id=task.plan.id,
+        execution_id=f"{execution_id}/{task.plan.id}",
+        status=_RESULT_STATUS[task.state],
+        start_time=_time(started),
+        end_time=_time(ended),
+        duration_ms=_milliseconds(started, ended),
+        output=msgspec.json.decode(task.output) if task.output else None,
+        error=_sentence(task.failure) or task.reason or None,
+        metadata=_task_metadata(task),
+        description=task.plan.description,
+        task_type=task.plan.kind,
+        attempts=tuple(_attempt_record(attempt) for attempt in task.attempts),
+        usage=_sum(attempt.usage for attempt in task.attempts),
+    )
+
+
+def _attempt_record(attempt: AttemptRun) -> AttemptRecord:
+    return AttemptRecord(
+        number=attempt.number,
+        handler=attempt.handler,
+        started=_time(attempt.started_at),
+        ended=None if attempt.ended_at is None else _time(attempt.ended_at),
+        outcome=attempt.outcome,
+        endpoint=attempt.endpoint,
+        model=attempt.model,
+        tokens=None if attempt.usage is None else tokens_of(attempt.usage),
+        error=_sentence(attempt.failure),
+    )
+
+
+def _artifact_record(job_id: str, artifact: Artifact) -> ArtifactRecord:
+    return ArtifactRecord(
+        id=artifact.id,
+        name=artifact.name,
+        artifact_type=ArtifactType(artifact.artifact_type),
+        task_id=artifact.task_id,
+        path=f"jobs/{job_id}/artifacts/{artifact.id}",
+        created_at=_time(artifact.created_at),
+        size_bytes=artifact.size_bytes,
+        mime_type=artifact.mime_type,
+        metadata={"sha256": artifact.sha256},
+    )
+
+
+def _graph(plan: Plan, results: dict[TaskId, TaskRecord]) -> ExecutionGraph:
+    return ExecutionGraph(
+        nodes=tuple(
+            GraphNode(
+                id=task_id,
+                task_id=task_id,
+                status=result.status,
+                duration_ms=result.duration_ms,
+                start_time=result.start_time,
+                end_time=result.end_time,
+            )
+            for task_id, result in results.items()
+        ),
+        edges=tuple(GraphEdge(source, task.id) for task in plan.tasks for source in task.dependencies),
+    )
+
+
+def _metadata(summary: JobSummary, plan: Plan, run: JobRun) -> dict[str, Any]:
+    told: dict[str, Any] = {f"alt_{key}": value for key, value in plan.metadata.items()}
+    if run.state is JobState.CANCELLED:
+        told["cancelled"] = True
+    told["error"] = _sentence(run.error) if run.state is not JobState.SUCCEEDED else None
+    told["description"] = plan.description
+    told["language"] = plan.language
+    told["chaos_level"] = plan.chaos_level
+    told["queue"] = summary.queue
+    told["labels"] = summary.labels or None
+    return {key: value for key, value in told.items() if value is not None or key.startswith("alt_")}
+
+
+def _task_metadata(task: TaskRun) -> dict[str, Any]:
+    told: dict[str, Any] = {f"alt_{key}": value for key, value in task.plan.metadata.items()}
+    if task.state is TaskState.SKIPPED:
+        told["skipped"] = True
+    if task.output_artifact_id:
+        told["output_artifact"] = task.output_artifact_id
+    return told
+
+
+def _success_rate(run: JobRun) -> float:
+    to_run = len(run.tasks) - run.counts[TaskState.SKIPPED]
+    if not to_run:
+        return 1.0 if run.state is JobState.SUCCEEDED else 0.0
+    return run.counts[TaskState.SUCCEEDED] / to_run
+
+
+def _summary(run: JobRun, started: Instant, ended: Instant) -> str:
+    """One sentence, or two, that say how it went and what went wrong first."""
+    counts = run.counts
+    to_run = len(run.tasks) - counts[TaskState.SKIPPED]
+    took = duration_text(_milliseconds(started, ended))
+    rest = [
+        (counts[TaskState.FAILED], "failed"),
+        (counts[TaskState.TIMED_OUT], "timed out"),
+        (counts[TaskState.CANCELLED], "cancelled"),
+        (counts[TaskState.SKIPPED], "skipped"),
+    ]
+    parts = ", ".join(f"{count} {word}" for count, word in rest if count)
+    done = f"{counts[TaskState.SUCCEEDED]} of {to_run} tasks completed"
+    if run.state is JobState.SUCCEEDED:
+        done = "The only task completed" if to_run == 1 else f"All {to_run} tasks completed"
+    sentence = f"{done} in {took}" + (f" ({parts})." if parts else ".")
+    if run.state is JobState.CANCELLED:
+        return f"Cancelled{_because(run.cancelling)}. {sentence}"
+    if run.error is None:
+        return sentence
+    where = f" in task `{run.error.task_id}`" if run.error.task_id else ""
+    return f"{sentence} First failure{where}: {_ended(run.error.message)}"
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason.rstrip(' .')}" if reason else ""
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+
+
+def _sum(usages: Iterable[Usage | None]) -> Usage | None:
+    told = [usage for usage in usages if usage is not None]
+    return sum(told, Usage()) if told else None
+
+
+def _sentence(failure: Failure | None) -> str | None:
+    return None if failure is None else f"{failure.reason}: {failure.message}"
+
+
+def _time(instant: Instant) -> datetime:
+    return _EPOCH + timedelta(microseconds=instant)
+
+
+def _milliseconds(start: Instant, end: Instant) -> int:
+    """Never negative: a clock that was set back must not make a record unreadable."""
+    return max(0, end - start) // 1_000
