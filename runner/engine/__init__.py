@@ -1,1 +1,1 @@
-"""The engine: runs what the core decides, over the ports."""
+"""The engine: async over ports. It knows no gRPC, no SQL and no HTTP, and runs on asyncio and trio alike."""

@@ -1,0 +1,47 @@
+"""What every part of the engine works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runner.core.retry import RetryPolicy
+from runner.engine.bell import Bell
+from runner.engine.broadcast import Broadcast
+from runner.engine.journal import Journal
+from runner.engine.settings import EngineSettings
+from runner.engine.slots import Slots
+from runner.ports import Clock, Handler, Ledger, Observer, Secrets
+
+#: The handler for task types that no other handler claims.
+FALLBACK_HANDLER = "orchestrator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """The ports and settings of one running engine."""
+
+    #: New at every start of the process.
+    runner_id: str
+    ledger: Ledger
+    #: By task type; FALLBACK_HANDLER among them.
+    handlers: Mapping[str, Handler]
+    observer: Observer
+    clock: Clock
+    secrets: Secrets
+    settings: EngineSettings
+    retry: RetryPolicy
+    slots: Slots
+    broadcast: Broadcast
+    journal: Journal
+    #: Uniform in [0, 1).
+    chance: Callable[[], float]
+    #: Unique, sorting by time (UUIDv7).
+    new_id: Callable[[], str]
+    #: The sinks that every record goes to, by name, each with the bell that says one was committed.
+    sinks: Mapping[str, Bell]
+
+    def handler_for(self, kind: str) -> tuple[str, Handler]:
+        """The handler that claims a task type, with its name."""
+        handler = self.handlers.get(kind)
+        return (kind, handler) if handler is not None else (FALLBACK_HANDLER, self.handlers[FALLBACK_HANDLER])

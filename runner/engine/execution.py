@@ -1,0 +1,421 @@
+"""Drives one job from its claim to its end: the interpreter decides, handlers act, the ledger commits.
+
+The loop turns whatever has happened since its last commit into one frame. Outcomes that arrive while a commit is
+under way wait for the next, so that a busy job costs one commit a round, not one a task. Nothing is shown, and no
+attempt begins, before the frame that says so is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from runner import frames
+from runner.core import references
+from runner.core.errors import AttemptPutOff, LeaseLost, LedgerUnavailable
+from runner.core.events import (
+    AttemptFailed,
+    AttemptParked,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    Failure,
+    JobCancelling,
+    JobReleased,
+    JobStarted,
+    JobState,
+    Recorded,
+    TaskCancelled,
+    TaskFailed,
+    TaskTimedOut,
+)
+from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun, TaskRun
+from runner.core.job import Append, Claim, Ending, StoredArtifact
+from runner.core.last import compose, seal
+from runner.core.plan import Plan, TaskId
+from runner.core.retry import retry_at
+from runner.engine.attempt import Failed, LiveAttempt, Result, Stopped, Succeeded, scope_for
+from runner.engine.bell import Bell
+from runner.engine.deposits import deposit
+from runner.engine.equipment import Equipment
+from runner.engine.slots import Place
+
+MICROS: Final = 1_000_000
+#: Seconds between two commits that only report progress or text: a stream of tokens costs 20 commits a second at most.
+REPORT_INTERVAL: Final = 0.05
+#: Bounds of one frame, so that a response stays under 1 MiB.
+FRAME_EVENTS: Final = 2_000
+FRAME_BYTES: Final = 384 * 1024
+
+
+class Execution:
+    """One claimed job, in this daemon's hands until it ends, is given back, or its lease is lost."""
+
+    def __init__(self, claim: Claim, equipment: Equipment) -> None:
+        self.job_id = claim.summary.id
+        self.token = claim.token
+        self._claim = claim
+        self._summary = claim.summary
+        self._with = equipment
+        self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
+        self._inputs: dict[str, Any] = msgspec.json.decode(claim.inputs) if claim.inputs else {}
+        self._run = JobRun(self._plan, deadline=claim.summary.deadline).replay(frames.decode(claim.frames))
+        self._live: dict[TaskId, LiveAttempt] = {}
+        self._ended: list[tuple[LiveAttempt, Result]] = []
+        self._uncommitted: list[Recorded] = []
+        self._artifacts: list[StoredArtifact] = []
+        self._cancel_reason = claim.cancel_reason
+        #: When, on the monotonic clock, what still runs is given up; None while not draining.
+        self._release_at: float | None = None
+        self._released = False
+        self._bell = Bell()
+        self._has_news = False
+        self._reported_at = -REPORT_INTERVAL
+        self._place = Place(claim.summary.priority, self._bell.ring)
+        self._scope = anyio.CancelScope()
+
+    # ------------------------------------------------------------------------------------------------- signals
+
+    def cancel(self, reason: str) -> None:
+        """Fulfil a cancellation that the ledger already knows."""
+        if self._cancel_reason is None:
+            self._cancel_reason = reason
+            self._bell.ring()
+
+    def drain(self, *, grace: float) -> None:
+        """Start nothing new; after `grace` seconds, give the job back with whatever still runs."""
+        if self._release_at is None:
+            self._release_at = anyio.current_time() + grace
+            self._bell.ring()
+
+    def drop(self) -> None:
+        """Stop at once without another write: the job is somebody else's."""
+        self._scope.cancel()
+
+    def _news(self) -> None:
+        if not self._has_news:
+            self._has_news = True
+            self._bell.ring()
+
+    # ---------------------------------------------------------------------------------------------------- loop
+
+    async def run(self) -> None:
+        """Drive the job until it ends, is given back, or is lost to another runner."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as attempts:
+                    try:
+                        await self._drive(attempts)
+                    except LeaseLost:
+                        self._with.observer.notice("lease_lost", job_id=self.job_id, token=self.token)
+                    attempts.cancel_scope.cancel()
+        finally:
+            self._with.slots.leave(self._place)
+
+    async def _drive(self, attempts: anyio.abc.TaskGroup) -> None:
+        self._record(JobStarted(self._with.runner_id, self.token))
+        while True:
+            self._absorb()
+            self._obey()
+            self._uncommitted += self._run.settle(now=self._now(), max_lost=self._with.settings.max_lost_attempts)
+            starting = self._choose()
+            self._report()
+            await self._commit()
+            if self._released or self._run.state is None or self._run.state.terminal:
+                return
+            for task in starting:
+                self._launch(task, attempts)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        waits: list[float] = []
+        wakeup = self._run.next_wakeup()
+        if wakeup is not None:
+            waits.append((wakeup - self._now()) / MICROS)
+        if self._has_news:
+            waits.append(self._reported_at + REPORT_INTERVAL - anyio.current_time())
+        if self._release_at is not None:
+            waits.append(self._release_at - anyio.current_time())
+        await self._bell.wait(min(waits, default=None))
+
+    def _absorb(self) -> None:
+        """Attempts that ended become events."""
+        ended, self._ended = self._ended, []
+        for live, result in ended:
+            del self._live[live.task.id]
+            for event in live.drain():
+                self._record(event)
+            self._record(self._outcome(live, result))
+
+    def _obey(self) -> None:
+        """Cancellation, `fail_fast`, deadline, shutdown."""
+        if self._cancel_reason is not None and self._run.cancelling is None:
+            self._record(JobCancelling(self._cancel_reason))
+        if self._run.stopping is not None:
+            for live in self._live.values():
+                live.stop(grace=self._with.settings.cancel_grace_seconds)
+        if self._release_at is not None and (not self._live or anyio.current_time() >= self._release_at):
+            self._record(JobReleased(self._with.runner_id, "shutdown"))
+            self._released = True
+
+    def _choose(self) -> list[TaskRun]:
+        """The tasks that start with this commit: as many as are runnable and have a slot."""
+        if self._release_at is not None:
+            return []
+        slots, chosen = self._with.slots, []
+        for task in self._run.runnable(self._now()):
+            if not slots.take(self._place):
+                break
+            chosen.append(task)
+        else:
+            slots.leave(self._place)
+        for task in chosen:
+            name, _ = self._with.handler_for(task.plan.kind)
+            self._record(AttemptStarted(task.plan.id, len(task.attempts) + 1, name))
+        return chosen
+
+    def _report(self) -> None:
+        """Progress and text that have waited long enough, or that another commit can carry."""
+        if not self._has_news:
+            return
+        if not self._uncommitted and anyio.current_time() < self._reported_at + REPORT_INTERVAL:
+            return
+        if self._run.state is not JobState.RUNNING:
+            return
+        self._has_news = False
+        self._reported_at = anyio.current_time()
+        for live in self._live.values():
+            for event in live.drain():
+                self._record(event)
+
+    def _launch(self, task: TaskRun, attempts: anyio.abc.TaskGroup) -> None:
+        limit = task.plan.timeout or self._with.settings.default_task_timeout_seconds
+        if self._run.deadline is not None:
+            limit = min(limit, (self._run.deadline - self._now()) / MICROS)
+        live = LiveAttempt(
+            job_id=self.job_id,
+            plan=self._plan,
+            task=task.plan,
+            number=len(task.attempts),
+            timeout=max(0.0, limit),
+            secrets=self._with.secrets,
+            changed=self._news,
+        )
+        self._live[task.plan.id] = live
+        attempts.start_soon(self._attempt, live)
+
+    async def _attempt(self, live: LiveAttempt) -> None:
+        _, handler = self._with.handler_for(live.task.kind)
+        spanned = self._with.observer.attempt(
+            self._summary, live.task, live.number, traceparent=self._claim.traceparent
+        )
+        try:
+            with spanned as live.traceparent:
+                large = await self._large_outputs(live)
+                scope = scope_for(self.job_id, self._inputs, lambda task_id: self._output(task_id, large))
+                result = await live.run(handler, scope)
+        finally:
+            self._with.slots.give_back()
+        self._ended.append((live, result))
+        self._bell.ring()
+
+    # ------------------------------------------------------------------------------------------------ outcomes
+
+    def _outcome(self, live: LiveAttempt, result: Result) -> Event:
+        match result:
+            case Succeeded():
+                return self._succeeded(live, result)
+            case Failed():
+                return self._failed(live, result)
+            case Stopped():
+                return TaskCancelled(live.task.id, attempt=live.number, reason=self._run.stopping or "stopped")
+
+    def _succeeded(self, live: LiveAttempt, result: Succeeded) -> Event:
+        deposited = deposit(live, result, self._with.settings, now=self._now(), new_id=self._with.new_id)
+        if isinstance(deposited, Failed):
+            return self._failed(live, deposited)
+        event, artifacts = deposited
+        self._artifacts += artifacts
+        return event
+
+    def _failed(self, live: LiveAttempt, result: Failed) -> Event:
+        task_id, number, error, now = live.task.id, live.number, result.error, self._now()
+        if isinstance(error, AttemptPutOff):
+            return AttemptParked(
+                task_id,
+                attempt=number,
+                reason=error.wait_reason,
+                until=max(error.until, now + 1),
+                endpoint=error.endpoint,
+                message=result.message,
+            )
+        timed_out = error.reason == "TIMED_OUT"
+        if timed_out and self._run.expired(now):
+            late = Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran")
+            return TaskTimedOut(task_id, attempt=number, failure=late, endpoint=error.endpoint, model=error.model)
+        failure = Failure(error.reason, result.message)
+        due = self._next_try(live, result)
+        if due is not None:
+            return AttemptFailed(
+                task_id,
+                attempt=number,
+                failure=failure,
+                retry_at=due,
+                endpoint=error.endpoint,
+                model=error.model,
+                usage=error.usage,
+            )
+        if timed_out:
+            return TaskTimedOut(task_id, attempt=number, failure=failure, endpoint=error.endpoint, model=error.model)
+        return TaskFailed(
+            task_id,
+            attempt=number,
+            failure=failure,
+            endpoint=error.endpoint,
+            model=error.model,
+            usage=error.usage,
+        )
+
+    def _next_try(self, live: LiveAttempt, result: Failed) -> int | None:
+        if not result.error.retryable:
+            return None
+        retries = self._with.settings.default_retries if live.task.retries is None else live.task.retries
+        return retry_at(
+            self._with.retry,
+            failures=self._run.tasks[live.task.id].failures + 1,
+            retries=retries,
+            now=self._now(),
+            chance=self._with.chance(),
+            retry_after=result.error.retry_after,
+            deadline=self._run.deadline,
+        )
+
+    # ------------------------------------------------------------------------------------------------- outputs
+
+    def _output(self, task_id: TaskId, large: dict[TaskId, Any]) -> Any:
+        if task_id in large:
+            return large[task_id]
+        return msgspec.json.decode(self._run.tasks[task_id].output or b"null")
+
+    async def _large_outputs(self, live: LiveAttempt) -> dict[TaskId, Any]:
+        """The outputs that this task refers to and that are too large to be kept in memory."""
+        large: dict[TaskId, Any] = {}
+        for task_id in references.tasks_in(live.task.parameters):
+            artifact_id = self._run.tasks[task_id].output_artifact_id
+            if artifact_id:
+                content = await self._with.ledger.artifact_bytes(
+                    self.job_id, artifact_id, offset=0, size=self._with.settings.max_output_bytes
+                )
+                large[task_id] = msgspec.json.decode(content)
+        return large
+
+    # -------------------------------------------------------------------------------------------------- commit
+
+    def _now(self) -> int:
+        return self._with.clock.now()
+
+    def _record(self, event: Event) -> None:
+        self._uncommitted.append(self._run.record(event, time=self._now()))
+
+    async def _commit(self) -> None:
+        """Make durable what was recorded, then show it."""
+        recorded, self._uncommitted = self._uncommitted, []
+        chunks = list(_chunks(recorded))
+        for index, chunk in enumerate(chunks):
+            frame = frames.encode(chunk)
+            whole = index == len(chunks) - 1
+            await self._append(
+                Append(
+                    job_id=self.job_id,
+                    token=self.token,
+                    frame=frame,
+                    progress=self._run.progress,
+                    started_at=self._run.started_at if self._summary.started_at is None else None,
+                    entered=self._entered(chunk),
+                    artifacts=tuple(self._artifacts),
+                    ending=self._ending() if frame.terminal else None,
+                    release=whole and self._released,
+                )
+            )
+            self._artifacts.clear()
+            self._summary = msgspec.structs.replace(
+                self._summary,
+                state=self._entered(chunk) or self._summary.state,
+                started_at=self._run.started_at,
+                ended_at=self._run.ended_at if frame.terminal else None,
+                progress=self._run.progress,
+                last_sequence=frame.last,
+                error=self._run.error,
+            )
+            self._with.broadcast.publish(self.job_id, frame)
+            self._with.observer.committed(self._summary, chunk)
+            self._tell(chunk)
+
+    def _tell(self, chunk: list[Recorded]) -> None:
+        """Wake those who follow all jobs, and those who deliver records."""
+        if self._entered(chunk) is not None:
+            self._with.journal.wake()
+        if self._summary.state.terminal:
+            for bell in self._with.sinks.values():
+                bell.ring()
+
+    def _entered(self, chunk: list[Recorded]) -> JobState | None:
+        if isinstance(chunk[-1].event, JobReleased):
+            return JobState.QUEUED
+        if self._run.state is not None and self._run.state.terminal and chunk[-1].sequence == self._run.sequence:
+            return self._run.state
+        return JobState.RUNNING if isinstance(chunk[0].event, JobStarted) else None
+
+    async def _append(self, change: Append) -> None:
+        """Commit, waiting for as long as the ledger is away: results are held, not lost.
+
+        Raises LeaseLost: if the job is another runner's now.
+        """
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(LedgerUnavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            sleep=anyio.sleep,
+        ):
+            with attempt:
+                await self._with.ledger.append(change)
+
+    def _ending(self) -> Ending:
+        execution_id = self._with.new_id()
+        state = self._run.state
+        assert state is not None  # noqa: S101  a terminal frame was just recorded
+        record = compose(
+            self._summary,
+            self._plan,
+            self._run,
+            record_id=self._with.new_id(),
+            execution_id=execution_id,
+            runner_id=self._with.runner_id,
+            trace_id=self._claim.traceparent.split("-")[1] if self._claim.traceparent else "",
+        )
+        assert self._run.ended_at is not None  # noqa: S101  the same
+        return Ending(state, self._run.error, execution_id, seal(record), self._run.ended_at, self._with.sinks)
+
+
+def _chunks(recorded: list[Recorded]) -> Iterator[list[Recorded]]:
+    """Cut what was recorded into frames of bounded size."""
+    chunk: list[Recorded] = []
+    size = 0
+    for entry in recorded:
+        cost = _cost(entry.event)
+        if chunk and (size + cost > FRAME_BYTES or len(chunk) >= FRAME_EVENTS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(entry)
+        size += cost
+    if chunk:
+        yield chunk
+
+
+def _cost(event: Event) -> int:
+    """About how many bytes an event takes."""
+    return 200 + (len(event.output) if isinstance(event, AttemptSucceeded) else 0)

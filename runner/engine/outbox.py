@@ -1,0 +1,54 @@
+"""Delivers `.last` records to a sink, at least once, for as long as it takes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runner.core.errors import LedgerUnavailable, SinkUnavailable
+from runner.core.job import OutboxEntry
+from runner.core.retry import RetryPolicy
+from runner.engine.equipment import Equipment
+from runner.ports import Sink
+
+MICROS: Final = 1_000_000
+PAGE: Final = 200
+PATIENCE: Final = RetryPolicy(base_seconds=1, cap_seconds=60)
+
+
+class Outbox:
+    """The loop of one sink."""
+
+    def __init__(self, equipment: Equipment, sink: Sink) -> None:
+        self._with = equipment
+        self._sink = sink
+        self._bell = equipment.sinks[sink.name]
+
+    async def run(self) -> None:
+        """Deliver whatever is due, oldest first, until cancelled."""
+        while True:
+            try:
+                more = await self.deliver_due()
+            except LedgerUnavailable as error:
+                self._with.observer.notice("outbox_failed", sink=self._sink.name, error=str(error))
+                more = False
+            if not more:
+                await self._bell.wait(self._with.settings.poll_seconds)
+
+    async def deliver_due(self) -> bool:
+        """One page. Answers whether there may be another."""
+        due = await self._with.ledger.due(self._sink.name, now=self._with.clock.now(), limit=PAGE)
+        if not due:
+            return False
+        ids = [entry.id for entry in due]
+        try:
+            await self._sink.deliver(due)
+        except SinkUnavailable as error:
+            until = self._with.clock.now() + round(self._delay(due) * MICROS)
+            await self._with.ledger.put_off(ids, until=until)
+            self._with.observer.notice("sink_failed", sink=self._sink.name, error=str(error), records=len(ids))
+        else:
+            await self._with.ledger.delivered(ids)
+        return len(due) == PAGE
+
+    def _delay(self, due: list[OutboxEntry]) -> float:
+        return PATIENCE.delay(min(entry.attempts for entry in due) + 1, chance=0.5 + self._with.chance() / 2)

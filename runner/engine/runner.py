@@ -1,0 +1,224 @@
+"""The Runner: all that gRPC, HTTP and the command line ever call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from runner import frames
+from runner.core.alt import DescriptorLimits
+from runner.core.errors import Draining, InvalidRequest, RunnerError
+from runner.core.events import Artifact
+from runner.core.filters import Filter, JobQuery
+from runner.core.findings import Finding
+from runner.core.interpreter import JobRun
+from runner.core.job import Frame, JobSummary, Submitted
+from runner.core.plan import JobId, Plan
+from runner.engine.broadcast import CaughtUp, Idle
+from runner.engine.dispatcher import Dispatcher
+from runner.engine.equipment import Equipment
+from runner.engine.journal import ChangesPage
+from runner.engine.leases import keep_leases
+from runner.engine.outbox import Outbox
+from runner.engine.rescuer import rescue_jobs
+from runner.engine.settings import QueueSettings, queue_limits
+from runner.engine.submission import Prepared, Submission, prepare
+from runner.ports import Sink
+
+#: Descriptors longer than this are decoded in a thread, so that the event loop answers others meanwhile.
+DECODE_IN_THREAD = 64 * 1024
+MAX_REASON = 1_000
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A submission that is durable."""
+
+    job: JobSummary
+    replayed: bool
+    warnings: tuple[Finding, ...]
+
+
+class Runner:
+    """A running engine. Make it inside the event loop, then `run` it in a task group of the daemon's."""
+
+    def __init__(
+        self,
+        equipment: Equipment,
+        *,
+        queues: Mapping[str, QueueSettings],
+        descriptor_limits: DescriptorLimits,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        self._with = equipment
+        self._queues = queues
+        self._descriptor_limits = descriptor_limits
+        self.dispatcher = Dispatcher(equipment, queues)
+        self._outboxes = [Outbox(equipment, sink) for sink in sinks]
+        self._draining = False
+
+    async def run(self) -> None:
+        """Run every background loop until cancelled."""
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(self.dispatcher.run)
+            loops.start_soon(keep_leases, self._with, self.dispatcher.executions)
+            loops.start_soon(partial(rescue_jobs, self._with, rescued=self.dispatcher.wake))
+            for outbox in self._outboxes:
+                loops.start_soon(outbox.run)
+
+    async def drain(self) -> None:
+        """Take nothing new; let running tasks finish in their grace time; give the rest back; deliver what is due.
+
+        Watchers stay until the end, so that they see their jobs given back, and are then sent away with Draining.
+        """
+        self._draining = True
+        await self.dispatcher.drain(grace=self._with.settings.drain_grace_seconds)
+        self._with.broadcast.close()
+        self._with.journal.close()
+        for outbox in self._outboxes:
+            while await outbox.deliver_due():
+                pass
+
+    # ------------------------------------------------------------------------------------------------- submit
+
+    async def validate(self, submission: Submission) -> tuple[Finding, ...]:
+        """Decode and check without storing. Answers the warnings.
+
+        Raises InvalidDescriptor, InvalidRequest: as `submit`.
+        """
+        return (await self._prepare(submission)).warnings
+
+    async def submit(self, submission: Submission) -> Accepted:
+        """Accept a job. It is durable when this returns.
+
+        Raises InvalidDescriptor, InvalidRequest: if it is wrong; all that is.
+        Raises RequestIdReused: if the request id came before with another body.
+        Raises QueueFull, Draining, LedgerUnavailable: if it cannot be taken now.
+        """
+        result = (await self.submit_batch([submission]))[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def submit_batch(self, submissions: Sequence[Submission]) -> list[Accepted | Exception]:
+        """Accept many jobs in one commit, each with a result or an error of its own, in order.
+
+        Raises InvalidRequest: if there are too many.
+        Raises Draining, LedgerUnavailable: if none can be taken now.
+        """
+        if self._draining:
+            raise Draining
+        if len(submissions) > self._with.settings.max_batch:
+            message = f"at most {self._with.settings.max_batch} jobs in one batch (setting `engine.max_batch`)"
+            raise InvalidRequest(Finding("TOO_MANY", "requests", message))
+        prepared: list[Prepared | RunnerError] = []
+        for submission in submissions:
+            try:
+                prepared.append(await self._prepare(submission))
+            except RunnerError as error:
+                prepared.append(error)
+        good = [entry for entry in prepared if isinstance(entry, Prepared)]
+        committed = iter(await self._commit(good))
+        return [entry if isinstance(entry, Exception) else _accepted(entry, next(committed)) for entry in prepared]
+
+    async def _prepare(self, submission: Submission) -> Prepared:
+        decoding = partial(
+            prepare,
+            submission,
+            job_id=self._with.new_id(),
+            now=self._with.clock.now(),
+            limits=self._descriptor_limits,
+            settings=self._with.settings,
+            queues=self._queues,
+        )
+        if len(submission.descriptor) > DECODE_IN_THREAD:
+            return await anyio.to_thread.run_sync(decoding)
+        return decoding()
+
+    async def _commit(self, good: Sequence[Prepared]) -> list[Submitted | Exception]:
+        if not good:
+            return []
+        jobs = [entry.job for entry in good]
+        queues = {job.summary.queue for job in jobs}
+        results = await self._with.ledger.submit(
+            jobs, max_queued={queue: queue_limits(self._queues, queue).max_queued for queue in queues}
+        )
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Submitted) and not result.replayed:
+                self._with.observer.committed(result.job, frames.decode([job.frame]))
+        for queue in queues:
+            self.dispatcher.wake(queue=queue)
+        self._with.journal.wake()
+        return results
+
+    # --------------------------------------------------------------------------------------------------- steer
+
+    async def cancel(self, job_id: JobId, reason: str) -> JobSummary:
+        """Ask for a cancellation; it is durable when this returns, and fulfilled soon after.
+
+        Harmless to repeat; a job that has ended stays as it is.
+
+        Raises JobNotFound, InvalidRequest, LedgerUnavailable.
+        """
+        if len(reason) > MAX_REASON:
+            raise InvalidRequest(Finding("TOO_LONG", "reason", f"at most {MAX_REASON} characters"))
+        job = await self._with.ledger.request_cancel(job_id, reason)
+        if not job.state.terminal:
+            self.dispatcher.cancel(job_id, reason)
+        return job
+
+    # --------------------------------------------------------------------------------------------------- watch
+
+    def watch(
+        self, job_id: JobId, *, after: int = 0, heartbeat: float
+    ) -> AsyncGenerator[Frame | CaughtUp | Idle, None]:
+        """See `Broadcast.follow`."""
+        return self._with.broadcast.follow(job_id, after=after, heartbeat=heartbeat)
+
+    def watch_jobs(
+        self, filter_: Filter | None, *, after: int | None, heartbeat: float
+    ) -> AsyncGenerator[ChangesPage, None]:
+        """See `Journal.follow`."""
+        return self._with.journal.follow(filter_, after=after, heartbeat=heartbeat)
+
+    # ---------------------------------------------------------------------------------------------------- read
+
+    async def job(self, job_id: JobId) -> JobSummary:
+        """Raises JobNotFound."""
+        return await self._with.ledger.job(job_id)
+
+    async def job_run(self, job_id: JobId) -> tuple[JobSummary, JobRun]:
+        """A job with the state of all its tasks, as of one moment.
+
+        Raises JobNotFound.
+        """
+        plan = msgspec.msgpack.decode(await self._with.ledger.plan(job_id), type=Plan)
+        summary = await self._with.ledger.job(job_id)
+        run = JobRun(plan, deadline=summary.deadline)
+        while run.sequence < summary.last_sequence:
+            for frame in await self._with.ledger.frames(job_id, after=run.sequence, max_bytes=4 * 1024 * 1024):
+                run.replay(entry for entry in frames.decode([frame]) if entry.sequence <= summary.last_sequence)
+        return summary, run
+
+    async def jobs(self, query: JobQuery) -> list[JobSummary]:
+        """A page of jobs."""
+        return await self._with.ledger.jobs(query)
+
+    async def record(self, job_id: JobId) -> bytes:
+        """The `.last`. Raises JobNotFound, RecordNotFound."""
+        return await self._with.ledger.record(job_id)
+
+    async def artifact(self, job_id: JobId, artifact_id: str) -> Artifact:
+        """Raises JobNotFound, ArtifactNotFound."""
+        return await self._with.ledger.artifact(job_id, artifact_id)
+
+    async def artifact_bytes(self, job_id: JobId, artifact_id: str, *, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`; none past the end."""
+        return await self._with.ledger.artifact_bytes(job_id, artifact_id, offset=offset, size=size)
+
+
+def _accepted(prepared: Prepared, result: Submitted | Exception) -> Accepted | Exception:
+    return result if isinstance(result, Exception) else Accepted(result.job, result.replayed, prepared.warnings)

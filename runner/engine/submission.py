@@ -1,0 +1,188 @@
+"""A submission on its way in: checked as a whole, decoded, and made ready to be committed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from runner import frames
+from runner.core import references
+from runner.core.alt import DescriptorLimits, decode
+from runner.core.errors import InvalidRequest
+from runner.core.events import JobAccepted, JobState, Recorded
+from runner.core.findings import Finding
+from runner.core.job import JobSummary, NewJob
+from runner.core.plan import Instant, JobId, Plan, Priority
+from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
+
+MICROS: Final = 1_000_000
+MAX_REQUEST_ID: Final = 128
+MAX_LABELS: Final = 32
+MAX_LABEL_KEY: Final = 63
+MAX_LABEL_VALUE: Final = 255
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """What a submitter sends, free of its wire form."""
+
+    descriptor: bytes
+    #: Recognised from the bytes where empty.
+    content_type: str = ""
+    request_id: str = ""
+    #: None for the descriptor's.
+    priority: Priority | None = None
+    queue: str = DEFAULT_QUEUE
+    labels: dict[str, str] = {}
+    not_before: Instant | None = None
+    deadline: Instant | None = None
+    #: A JSON object, or empty.
+    inputs: bytes = b""
+    #: None for the descriptor's.
+    fail_fast: bool | None = None
+    #: W3C trace context of the submitter, or empty. Not part of the body that a request id stands for.
+    traceparent: str = ""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A submission that is fit to be committed, and what was odd about it."""
+
+    job: NewJob
+    warnings: tuple[Finding, ...]
+
+
+def prepare(
+    submission: Submission,
+    *,
+    job_id: JobId,
+    now: Instant,
+    limits: DescriptorLimits,
+    settings: EngineSettings,
+    queues: Mapping[str, QueueSettings],
+) -> Prepared:
+    """Decode and check everything.
+
+    Raises InvalidRequest: if a field of the call is wrong; names each.
+    Raises InvalidDescriptor: if the `.alt` is wrong; names all that is.
+    """
+    problems = list(_problems(submission, now=now, settings=settings, queues=queues))
+    if problems:
+        raise InvalidRequest(*problems)
+    decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits)
+    plan = _overridden(decoded.plan, submission)
+    missing = sorted(references.required_inputs(plan) - _inputs(submission).keys())
+    if missing:
+        raise InvalidRequest(
+            *(
+                Finding("MISSING_INPUT", f"inputs.{name}", f"the descriptor refers to `${{inputs.{name}}}`; pass it")
+                for name in missing
+            )
+        )
+    return Prepared(
+        _new_job(submission, plan, decoded.warnings, job_id=job_id, now=now, settings=settings), decoded.warnings
+    )
+
+
+def _overridden(plan: Plan, submission: Submission) -> Plan:
+    if submission.priority is not None:
+        plan = msgspec.structs.replace(plan, priority=submission.priority)
+    if submission.fail_fast is not None:
+        plan = msgspec.structs.replace(plan, fail_fast=submission.fail_fast)
+    return plan
+
+
+def _new_job(
+    submission: Submission,
+    plan: Plan,
+    warnings: tuple[Finding, ...],
+    *,
+    job_id: JobId,
+    now: Instant,
+    settings: EngineSettings,
+) -> NewJob:
+    accepted = JobAccepted(plan.title, len(plan.tasks), submission.queue, plan.priority, warnings)
+    summary = JobSummary(
+        id=job_id,
+        alt_id=plan.alt_id,
+        title=plan.title,
+        state=JobState.QUEUED,
+        priority=plan.priority,
+        queue=submission.queue,
+        labels=submission.labels,
+        request_id=submission.request_id,
+        created_at=now,
+        started_at=None,
+        ended_at=None,
+        not_before=submission.not_before,
+        deadline=submission.deadline,
+        progress=0.0,
+        last_sequence=1,
+        error=None,
+        cancel_requested=False,
+        task_count=len(plan.tasks),
+        descriptor_sha256=hashlib.sha256(submission.descriptor).hexdigest(),
+    )
+    head_start = round(plan.priority * settings.ageing_seconds * MICROS)
+    body = msgspec.structs.replace(submission, traceparent="")
+    return NewJob(
+        summary=summary,
+        rank=max(now, submission.not_before or now) - head_start,
+        request_sha256=hashlib.sha256(msgspec.msgpack.encode(body, order="deterministic")).digest(),
+        descriptor=submission.descriptor,
+        content_type=submission.content_type,
+        plan=msgspec.msgpack.encode(plan),
+        inputs=submission.inputs,
+        traceparent=submission.traceparent or own_traceparent(job_id),
+        frame=frames.encode([Recorded(1, now, accepted)]),
+    )
+
+
+def own_traceparent(job_id: JobId) -> str:
+    """Trace context for a submitter who has none: the trace's id is the job's, so that one finds the other."""
+    trace_id = job_id.replace("-", "")
+    return f"00-{trace_id}-{trace_id[-16:]}-01"
+
+
+def _inputs(submission: Submission) -> dict[str, Any]:
+    return msgspec.json.decode(submission.inputs, type=dict[str, Any]) if submission.inputs else {}
+
+
+def _problems(
+    submission: Submission, *, now: Instant, settings: EngineSettings, queues: Mapping[str, QueueSettings]
+) -> Iterator[Finding]:
+    if len(submission.request_id) > MAX_REQUEST_ID:
+        yield Finding(
+            "TOO_LONG", "request_id", f"at most {MAX_REQUEST_ID} characters; it has {len(submission.request_id)}"
+        )
+    if not NAME.fullmatch(submission.queue):
+        yield Finding(
+            "BAD_NAME", "queue", "1 to 63 letters, digits, `.`, `_`, `-`, `/`, beginning with a letter or digit"
+        )
+    elif not settings.allow_undefined_queues and submission.queue not in queues:
+        known = ", ".join(sorted(queues)) or "none"
+        yield Finding("UNKNOWN_QUEUE", "queue", f"there is no queue `{submission.queue}`; defined are: {known}")
+    yield from _label_problems(submission.labels)
+    if submission.deadline is not None and submission.deadline <= now:
+        yield Finding("OUT_OF_RANGE", "deadline", "the deadline has passed already")
+    if None not in (submission.deadline, submission.not_before) and submission.not_before >= submission.deadline:  # type: ignore[operator]  # neither is None
+        yield Finding("OUT_OF_RANGE", "not_before", "the job could not start before its deadline")
+    try:
+        _inputs(submission)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        yield Finding("BAD_TYPE", "inputs_json", f"not a JSON object: {error}")
+
+
+def _label_problems(labels: Mapping[str, str]) -> Iterator[Finding]:
+    if len(labels) > MAX_LABELS:
+        yield Finding("TOO_MANY", "labels", f"at most {MAX_LABELS} labels; there are {len(labels)}")
+    for key, value in labels.items():
+        if not NAME.fullmatch(key):
+            yield Finding(
+                "BAD_NAME", f"labels.{key[:80]}", f"a key is 1 to {MAX_LABEL_KEY} letters, digits, `.`, `_`, `-`, `/`"
+            )
+        if len(value) > MAX_LABEL_VALUE:
+            yield Finding("TOO_LONG", f"labels.{key[:80]}", f"a value has at most {MAX_LABEL_VALUE} characters")
