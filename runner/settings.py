@@ -23,6 +23,7 @@ from runner.core.errors import InvalidSettings
 from runner.core.retry import RetryPolicy
 from runner.core.secret import MASK, Secret
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
+from runner.orchestrators.settings import OrchestratorSettings
 from runner.sources import DERIVED, Checker, Given, Node, close_to, fields_of, join, known_paths, plant, type_at
 from runner.telemetry.settings import LogSettings, MetricsSettings, TraceSettings
 from runner.web.settings import HealthSettings, HttpSettings
@@ -102,6 +103,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     retry: RetryPolicy = RetryPolicy()
     queues: dict[str, QueueSettings] = msgspec.field(default_factory=lambda: {DEFAULT_QUEUE: QueueSettings()})
+    orchestrator: OrchestratorSettings = OrchestratorSettings()
     python: PythonSettings = PythonSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
@@ -149,6 +151,10 @@ LEGACY_VARIABLES: Final[Mapping[str, str]] = {
     "RUNNER_LOG_LEVEL": "log.level",
     "RUNNER_MAX_CONCURRENT_TASKS": "engine.max_concurrent_tasks",
     "RUNNER_OUTPUT_DIR": "records.directory",
+    "RUNNER_AI_SERVICE_URL": "orchestrator.endpoints.0.url",
+    "RUNNER_AI_API_KEY": "orchestrator.endpoints.0.api_key",
+    "RUNNER_AI_DEFAULT_MODEL": "orchestrator.endpoints.0.model",
+    "RUNNER_AI_TIMEOUT_SECONDS": "orchestrator.endpoints.0.timeout_seconds",
     "RUNNER_AI_MAX_RETRIES": "engine.default_retries",
 }
 
@@ -206,7 +212,7 @@ def load(
     checker.problems += problems
     settings: Settings = checker.check(root, Settings)
     if checker.problems:
-        raise InvalidSettings(checker.problems)
+        raise InvalidSettings([_PASSWORD.sub(rf"\1:{MASK}@", problem) for problem in checker.problems])
     return msgspec.structs.replace(settings, origins=checker.origins)
 
 
@@ -337,6 +343,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, Secret):
         return MASK if value else '""'
     return _PASSWORD.sub(rf"\1:{MASK}@", json.dumps(value, default=str, ensure_ascii=False))
+
+
+def known_secrets(settings: Settings) -> dict[str, str]:
+    """Every secret of the settings by its path, for those who keep them out of logs."""
+    return {name: value.reveal() for name, value in _flat(settings) if isinstance(value, Secret) and value}
 
 
 class Reloaded(Struct, frozen=True):

@@ -1,0 +1,250 @@
+"""Prometheus metrics of one daemon, in a registry of its own. Every label has a bounded number of values."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+
+from runner import __version__
+from runner.core.breaker import BreakerState
+from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded
+from runner.core.job import JobSummary
+from runner.core.plan import Instant
+from runner.telemetry.settings import MetricsSettings
+from runner.telemetry.timeline import AttemptStretch, RunStretch, Stretch, TaskStretch
+
+#: Stands for all values of a label beyond `metrics.max_label_values`.
+OTHER: Final = "other"
+
+_MICROSECONDS: Final = 1_000_000
+_WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
+_WORK_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
+_COMMIT_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+_SIZE_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Label:
+    """The values of one label: the first `limit` that come, and `other` for all that come later."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seen: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value in self._seen:
+            return value
+        if len(self._seen) >= self._limit:
+            return OTHER
+        self._seen.add(value)
+        return value
+
+
+class Metrics:
+    """What the daemon counts and measures. Names start with `alt_runner_`, in base units."""
+
+    def __init__(self, settings: MetricsSettings | None = None) -> None:
+        settings = settings or MetricsSettings()
+        self.registry: Final = CollectorRegistry(auto_describe=True)
+        limit = settings.max_label_values
+        self._queue, self._handler = Label(limit), Label(limit)
+        self._endpoint, self._model, self._notice = Label(limit), Label(limit), Label(limit)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        build = Info("alt_runner_build", "Version of the daemon and of Python.", registry=self.registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+        self._declare_jobs()
+        self._declare_attempts()
+        self._declare_ledger()
+        self._declare_daemon()
+
+    def _declare_jobs(self) -> None:
+        registry = self.registry
+        self._jobs = Gauge("alt_runner_jobs", "Jobs in the ledger.", ["queue", "state"], registry=registry)
+        self._oldest = Gauge(
+            "alt_runner_queue_oldest_seconds", "Age of the longest-waiting job.", ["queue"], registry=registry
+        )
+        self._accepted = Counter("alt_runner_jobs_accepted", "Jobs accepted here.", ["queue"], registry=registry)
+        self._ended = Counter("alt_runner_jobs_ended", "Jobs that ended here.", ["queue", "state"], registry=registry)
+        self._released = Counter(
+            "alt_runner_jobs_released", "Runs that ended without the job: given back or lost.", registry=registry
+        )
+        self._wait = Histogram(
+            "alt_runner_queue_wait_seconds",
+            "Time from a job's acceptance, or from its not_before, to its first start.",
+            ["queue"],
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        )
+        self._job_seconds = Histogram(
+            "alt_runner_job_duration_seconds",
+            "Time from acceptance to the terminal event.",
+            ["state"],
+            buckets=_WORK_BUCKETS,
+            registry=registry,
+        )
+
+    def _declare_attempts(self) -> None:
+        registry = self.registry
+        self._tasks = Counter("alt_runner_tasks_ended", "Tasks that ended here.", ["state"], registry=registry)
+        self._running = Gauge("alt_runner_attempts_running", "Attempts under way.", ["handler"], registry=registry)
+        self._attempts = Counter(
+            "alt_runner_attempts", "Attempts that ended.", ["handler", "outcome"], registry=registry
+        )
+        self._attempt_seconds = Histogram(
+            "alt_runner_attempt_duration_seconds",
+            "Duration of attempts.",
+            ["handler", "outcome"],
+            buckets=_WORK_BUCKETS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "alt_runner_model_tokens",
+            "Tokens that AI models counted, by kind: prompt or completion.",
+            ["endpoint", "model", "kind"],
+            registry=registry,
+        )
+        self._breaker = Gauge(
+            "alt_runner_breaker_state",
+            "1 for the state the circuit breaker is in.",
+            ["endpoint", "model", "state"],
+            registry=registry,
+        )
+        self._transitions = Counter(
+            "alt_runner_breaker_transitions",
+            "Changes of a circuit breaker's state.",
+            ["endpoint", "model", "state"],
+            registry=registry,
+        )
+
+    def _declare_ledger(self) -> None:
+        self._commit_seconds = Histogram(
+            "alt_runner_ledger_commit_seconds",
+            "Duration of a group commit, synced to disk.",
+            buckets=_COMMIT_BUCKETS,
+            registry=self.registry,
+        )
+        self._commit_size = Histogram(
+            "alt_runner_ledger_commit_size",
+            "Changes in one group commit.",
+            buckets=_SIZE_BUCKETS,
+            registry=self.registry,
+        )
+        self._ledger_up = Gauge(
+            "alt_runner_ledger_up", "1 if the ledger answered the last time it was asked.", registry=self.registry
+        )
+
+    def _declare_daemon(self) -> None:
+        registry = self.registry
+        self._watchers = Gauge("alt_runner_watchers", "Watches that are open.", registry=registry)
+        self._frames = Counter("alt_runner_frames_sent", "Frames handed to watchers.", registry=registry)
+        self._frame_bytes = Counter("alt_runner_frames_sent_bytes", "Bytes of those frames.", registry=registry)
+        self._lag = Histogram(
+            "alt_runner_event_loop_lag_seconds",
+            "How much later than asked for a sleep of the event loop ended.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self._notices = Counter("alt_runner_notices", "Notices to operators.", ["event"], registry=registry)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the format that an Accept header asks for (OpenMetrics or Prometheus text), and its name."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def begun(self, job: JobSummary, recorded: Recorded) -> None:
+        """Count what an event begins."""
+        event = recorded.event
+        if isinstance(event, JobAccepted):
+            self._accepted.labels(self._queue(event.queue)).inc()
+        elif isinstance(event, JobStarted) and recorded.sequence == 2:  # noqa: PLR2004  the first start, see Timeline
+            claimable = max(job.created_at, job.not_before or 0)
+            self._wait.labels(self._queue(job.queue)).observe(_seconds(claimable, recorded.time))
+        elif isinstance(event, AttemptStarted):
+            self._running.labels(self._handler(event.handler)).inc()
+
+    def ended(self, stretch: Stretch) -> None:
+        """Count what ended."""
+        match stretch:
+            case AttemptStretch():
+                self._attempt_ended(stretch)
+            case TaskStretch(state=state) if state.terminal:
+                self._tasks.labels(state.name.lower()).inc()
+            case RunStretch(state=None):
+                self._released.inc()
+            case RunStretch(run=run, state=JobState() as state):
+                self._ended.labels(self._queue(run.job.queue), state.name.lower()).inc()
+                self._job_seconds.labels(state.name.lower()).observe(_seconds(run.job.created_at, stretch.ended))
+
+    def _attempt_ended(self, stretch: AttemptStretch) -> None:
+        handler = self._handler(stretch.handler)
+        self._running.labels(handler).dec()
+        self._attempts.labels(handler, stretch.outcome).inc()
+        self._attempt_seconds.labels(handler, stretch.outcome).observe(_seconds(stretch.began, stretch.ended))
+        if stretch.usage is not None:
+            labels = (self._endpoint(stretch.endpoint), self._model(stretch.model))
+            self._tokens.labels(*labels, "prompt").inc(stretch.usage.prompt_tokens)
+            self._tokens.labels(*labels, "completion").inc(stretch.usage.completion_tokens)
+
+    def breaker(self, endpoint: str, model: str, state: str) -> None:
+        labels = (self._endpoint(endpoint), self._model(model))
+        for known in BreakerState:
+            self._breaker.labels(*labels, known.value).set(known == state)
+        self._transitions.labels(*labels, state).inc()
+
+    def ledger_commit(self, *, size: int, seconds: float) -> None:
+        self._commit_seconds.observe(seconds)
+        self._commit_size.observe(size)
+
+    def watchers(self, change: int) -> None:
+        self._watchers.inc(change)
+
+    def frames_sent(self, count: int, size: int) -> None:
+        self._frames.inc(count)
+        self._frame_bytes.inc(size)
+
+    def notice(self, event: str) -> None:
+        self._notices.labels(self._notice(event)).inc()
+
+    def lag(self, seconds: float) -> None:
+        self._lag.observe(max(0.0, seconds))
+
+    def ledger_up(self, *, up: bool) -> None:
+        self._ledger_up.set(up)
+
+    def depths(self, depths: Mapping[tuple[str, int], int], oldest: Mapping[str, Instant], *, now: Instant) -> None:
+        """Set the gauges of queues to what the ledger says; a queue it no longer names is at 0."""
+        sums: dict[tuple[str, str], int] = {}
+        for (queue, state), count in depths.items():
+            key = (self._queue(queue), JobState(state).name.lower())
+            sums[key] = sums.get(key, 0) + count
+        for labels in _known_labels(self._jobs):
+            sums.setdefault((labels[0], labels[1]), 0)
+        for key, count in sums.items():
+            self._jobs.labels(*key).set(count)
+        ages = {labels[0]: 0.0 for labels in _known_labels(self._oldest)}
+        for queue, since in oldest.items():
+            ages[self._queue(queue)] = max(ages.get(self._queue(queue), 0.0), _seconds(since, now))
+        for queue, age in ages.items():
+            self._oldest.labels(queue).set(age)
+
+
+def _known_labels(gauge: Gauge) -> Sequence[tuple[str, ...]]:
+    """The label values that a gauge has shown so far, in the order of its label names."""
+    return [tuple(sample.labels.values()) for metric in gauge.collect() for sample in metric.samples]
+
+
+def _seconds(began: Instant, ended: Instant) -> float:
+    return max(0, ended - began) / _MICROSECONDS

@@ -1,0 +1,220 @@
+"""From committed events to stretches of time: attempts, tasks and runs of jobs that have ended, for metrics and traces.
+
+Keeps a little for each job that runs here and nothing for one that has ended, was given back, or was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from runner.core.events import (
+    AttemptFailed,
+    AttemptParked,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    Failure,
+    JobReleased,
+    JobStarted,
+    JobState,
+    Recorded,
+    TaskCancelled,
+    TaskEvent,
+    TaskFailed,
+    TaskState,
+    TaskTimedOut,
+    Usage,
+)
+from runner.core.job import JobSummary
+from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS
+from runner.core.plan import Instant, JobId, TaskId
+
+#: How an attempt ended, by its last event.
+OUTCOMES: Final[dict[type[Event], str]] = {
+    AttemptSucceeded: "succeeded",
+    AttemptFailed: "failed",
+    AttemptParked: "parked",
+    TaskFailed: "failed",
+    TaskTimedOut: "timed_out",
+    TaskCancelled: "cancelled",
+}
+#: The attempt's end was never recorded: its job was given back or taken over.
+LOST: Final = "lost"
+
+_TASK_ENDS: Final = {kind: state for (_, kind), state in TASK_TRANSITIONS.items() if state.terminal}
+_JOB_ENDS: Final = {kind: state for (_, kind), state in JOB_TRANSITIONS.items() if state.terminal}
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One runner's hold on a job, from its claim (the first: from its acceptance) to its end."""
+
+    job: JobSummary
+    #: The fencing token of the claim; 0 where none was seen here.
+    lease_token: int
+    #: True unless this is the job's first run.
+    resumed: bool
+    #: When it was accepted, or, if resumed, when this run began.
+    began: Instant
+    #: The submitter's, or empty.
+    traceparent: str
+
+
+class AttemptStretch(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt, ended."""
+
+    run: Run
+    task_id: TaskId
+    attempt: int
+    handler: str
+    began: Instant
+    ended: Instant
+    outcome: str
+    failure: Failure | None = None
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
+
+
+class TaskStretch(msgspec.Struct, frozen=True, kw_only=True):
+    """One task, ended. Without attempts it lasted no time."""
+
+    run: Run
+    task_id: TaskId
+    #: The first attempt of this run.
+    began: Instant
+    ended: Instant
+    state: TaskState
+    failure: Failure | None = None
+
+
+class RunStretch(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a job, ended."""
+
+    run: Run
+    ended: Instant
+    #: None if the job was given back.
+    state: JobState | None
+    failure: Failure | None = None
+
+
+Stretch = AttemptStretch | TaskStretch | RunStretch
+
+
+@dataclass(slots=True)
+class _OpenTask:
+    began: Instant
+    #: The attempt under way: its start and time.
+    attempt: tuple[AttemptStarted, Instant] | None = None
+
+
+@dataclass(slots=True)
+class _OpenRun:
+    run: Run
+    tasks: dict[TaskId, _OpenTask] = field(default_factory=dict)
+    newest: Instant = 0
+
+
+class Timeline:
+    """Follows the jobs that run here."""
+
+    def __init__(self, *, max_runs: int = 100_000) -> None:
+        #: Runs beyond this push out the oldest, whose stretches end as lost: a guard, not a limit that is ever met.
+        self._max_runs = max_runs
+        self._open: dict[JobId, _OpenRun] = {}
+
+    def __len__(self) -> int:
+        """Jobs that are followed."""
+        return len(self._open)
+
+    def run(self, job: JobSummary, *, traceparent: str = "") -> Run:
+        """The job's current run, with the submitter's trace context if it was not known before."""
+        found = self._open.get(job.id)
+        if found is None:
+            return Run(job=job, lease_token=0, resumed=False, began=job.created_at, traceparent=traceparent)
+        if traceparent and not found.run.traceparent:
+            found.run = msgspec.structs.replace(found.run, traceparent=traceparent)
+        return found.run
+
+    def follow(self, job: JobSummary, events: Sequence[Recorded], *, traceparent: str = "") -> Iterator[Stretch]:
+        """The stretches that these events end, in order."""
+        for recorded in events:
+            event, now = recorded.event, recorded.time
+            if isinstance(event, JobStarted):
+                yield from self.drop(job.id, now=now)
+                yield from self._begin(job, event, recorded, traceparent)
+            found = self._open.get(job.id)
+            if found is not None:
+                found.newest = now
+            if isinstance(event, AttemptStarted) and found is not None:
+                found.tasks.setdefault(event.task_id, _OpenTask(now)).attempt = (event, now)
+            elif isinstance(event, TaskEvent):
+                yield from self._task_event(self.run(job, traceparent=traceparent), found, event, now)
+            elif isinstance(event, JobReleased):
+                yield from self.drop(job.id, now=now)
+            elif type(event) in _JOB_ENDS:
+                run = self.run(job, traceparent=traceparent)
+                self._open.pop(job.id, None)
+                yield RunStretch(
+                    run=run, ended=now, state=_JOB_ENDS[type(event)], failure=getattr(event, "error", None)
+                )
+
+    def drop(self, job_id: JobId, *, now: Instant | None = None) -> Iterator[Stretch]:
+        """The job is no longer ours: its attempts are lost and its run ends, now or where its events end."""
+        found = self._open.pop(job_id, None)
+        if found is None:
+            return
+        ended = found.newest if now is None else now
+        for task_id, task in found.tasks.items():
+            if task.attempt is not None:
+                yield _attempt(found.run, task, task.attempt[0], ended, LOST)
+                yield TaskStretch(
+                    run=found.run, task_id=task_id, began=task.began, ended=ended, state=TaskState.PENDING
+                )
+        yield RunStretch(run=found.run, ended=ended, state=None)
+
+    def _begin(self, job: JobSummary, event: JobStarted, recorded: Recorded, traceparent: str) -> Iterator[Stretch]:
+        # Sequence 1 is JobAccepted, so the first run's JobStarted is 2; whatever comes later has a past.
+        resumed = recorded.sequence > 2  # noqa: PLR2004  explained above
+        began = recorded.time if resumed else job.created_at
+        run = Run(job=job, lease_token=event.lease_token, resumed=resumed, began=began, traceparent=traceparent)
+        self._open[job.id] = _OpenRun(run)
+        if len(self._open) > self._max_runs:
+            yield from self.drop(next(iter(self._open)))
+
+    def _task_event(self, run: Run, found: _OpenRun | None, event: TaskEvent, now: Instant) -> Iterator[Stretch]:
+        task = found.tasks.get(event.task_id) if found is not None else None
+        outcome = OUTCOMES.get(type(event))
+        if outcome is not None and task is not None and task.attempt is not None:
+            yield _attempt(run, task, event, now, outcome)
+            task.attempt = None
+        state = _TASK_ENDS.get(type(event))
+        if state is not None:
+            if found is not None:
+                found.tasks.pop(event.task_id, None)
+            began = task.began if task is not None else now
+            failure = getattr(event, "failure", None)
+            yield TaskStretch(run=run, task_id=event.task_id, began=began, ended=now, state=state, failure=failure)
+
+
+def _attempt(run: Run, task: _OpenTask, event: TaskEvent, ended: Instant, outcome: str) -> AttemptStretch:
+    started, began = task.attempt or (AttemptStarted(event.task_id, 0, ""), ended)
+    failure = getattr(event, "failure", None)
+    if failure is not None and failure.reason in {"TIMED_OUT", "DEADLINE_EXCEEDED"}:
+        outcome = "timed_out"
+    return AttemptStretch(
+        run=run,
+        task_id=started.task_id,
+        attempt=started.attempt,
+        handler=started.handler,
+        began=began,
+        ended=ended,
+        outcome=outcome,
+        failure=failure,
+        endpoint=getattr(event, "endpoint", ""),
+        model=getattr(event, "model", ""),
+        usage=getattr(event, "usage", None),
+    )
