@@ -1,0 +1,1 @@
+"""Where `.last` records go, each by its own Sink."""
