@@ -386,8 +386,8 @@ class Execution:
 
     def _ending(self) -> Ending:
         execution_id = self._with.new_id()
-        state = self._run.state
-        assert state is not None  # noqa: S101  a terminal frame was just recorded
+        state, ended_at = self._run.state, self._run.ended_at
+        assert state is not None and ended_at is not None  # noqa: S101, PT018  the terminal event was just recorded
         record = compose(
             self._summary,
             self._plan,

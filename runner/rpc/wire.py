@@ -1,0 +1,148 @@
+"""protobuf ↔ core, for everything but events, which have a codec of their own (`runner.frames`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from altrunner.v1 import job_pb2, job_service_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2
+
+from runner import frames
+from runner.core.errors import RunnerError
+from runner.core.events import JobState, TaskState
+from runner.core.interpreter import JobRun, TaskRun
+from runner.core.job import Change, JobSummary
+from runner.core.plan import Instant, Priority
+from runner.engine.runner import Accepted
+from runner.engine.settings import DEFAULT_QUEUE
+from runner.engine.submission import Submission
+from runner.rpc.status import failure_of
+
+STATES: Final = {state: job_pb2.JobState.ValueType(state) for state in JobState}
+
+
+def submission(request: job_service_pb2.SubmitJobRequest, *, traceparent: str) -> Submission:
+    """What a request asks for."""
+    return Submission(
+        descriptor=request.descriptor,
+        content_type=request.content_type,
+        request_id=request.request_id,
+        priority=Priority(request.priority) if request.priority else None,
+        queue=request.queue or DEFAULT_QUEUE,
+        labels=dict(request.labels),
+        not_before=frames.instant(request.not_before) if request.HasField("not_before") else None,
+        deadline=frames.instant(request.deadline) if request.HasField("deadline") else None,
+        inputs=request.inputs_json,
+        fail_fast=request.fail_fast if request.HasField("fail_fast") else None,
+        traceparent=traceparent,
+    )
+
+
+def job(summary: JobSummary) -> job_pb2.Job:
+    """View BASIC."""
+    message = job_pb2.Job(
+        job_id=summary.id,
+        alt_id=summary.alt_id,
+        title=summary.title,
+        state=STATES[summary.state],
+        priority=job_pb2.Priority.ValueType(summary.priority),
+        queue=summary.queue,
+        labels=summary.labels,
+        request_id=summary.request_id,
+        create_time=frames.timestamp(summary.created_at),
+        progress=summary.progress,
+        last_sequence=summary.last_sequence,
+        cancel_requested=summary.cancel_requested,
+        task_counts=job_pb2.TaskCounts(total=summary.task_count),
+        descriptor_sha256=summary.descriptor_sha256,
+    )
+    _stamp(message.start_time, summary.started_at)
+    _stamp(message.end_time, summary.ended_at)
+    _stamp(message.not_before, summary.not_before)
+    _stamp(message.deadline, summary.deadline)
+    if summary.error is not None:
+        message.error.CopyFrom(frames.failure_message(summary.error))
+    return message
+
+
+def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
+    """View FULL."""
+    message = job(summary)
+    counts = run.counts
+    message.task_counts.CopyFrom(
+        job_pb2.TaskCounts(
+            total=len(run.tasks),
+            pending=counts[TaskState.PENDING],
+            running=counts[TaskState.RUNNING],
+            waiting=counts[TaskState.WAITING],
+            succeeded=counts[TaskState.SUCCEEDED],
+            failed=run.failed,
+            cancelled=counts[TaskState.CANCELLED],
+            skipped=counts[TaskState.SKIPPED],
+        )
+    )
+    message.tasks.extend(map(_task, run.tasks.values()))
+    return message
+
+
+def _task(run: TaskRun) -> job_pb2.Task:
+    message = job_pb2.Task(
+        task_id=run.plan.id,
+        description=run.plan.description,
+        task_type=run.plan.kind,
+        state=job_pb2.TaskState.ValueType(run.state),
+        dependencies=run.plan.dependencies,
+        attempts=len(run.attempts),
+        progress=run.fraction,
+        output_json=run.output,
+    )
+    _stamp(message.start_time, run.started_at)
+    _stamp(message.end_time, run.ended_at)
+    if run.state is TaskState.WAITING and run.wait_reason is not None:
+        message.wait_reason = job_pb2.WaitReason.ValueType(run.wait_reason)
+        _stamp(message.waiting_until, run.waiting_until)
+    if run.failure is not None:
+        message.failure.CopyFrom(frames.failure_message(run.failure))
+    return message
+
+
+def accepted(result: Accepted) -> job_service_pb2.SubmitJobResponse:
+    return job_service_pb2.SubmitJobResponse(
+        job=job(result.job), replayed=result.replayed, warnings=map(frames.finding_message, result.warnings)
+    )
+
+
+def batch_result(result: Accepted | Exception) -> job_service_pb2.BatchSubmitJobsResult:
+    """One entry of a batch. Raises what is not an error of ours."""
+    if isinstance(result, Accepted):
+        return job_service_pb2.BatchSubmitJobsResult(accepted=accepted(result))
+    if not isinstance(result, RunnerError):
+        raise result
+    failure = failure_of(result)
+    error = job_service_pb2.BatchSubmitJobsError(
+        code=code_pb2.Code.Value(failure.code.name),
+        message=failure.message,
+        reason=failure.reason,
+        findings=map(frames.finding_message, failure.findings),
+    )
+    if failure.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(round(failure.retry_after * 1e9))
+        error.retry_delay.CopyFrom(delay)
+    return job_service_pb2.BatchSubmitJobsResult(error=error)
+
+
+def changes(page: Sequence[Change], cursor: int) -> job_service_pb2.WatchJobsResponse:
+    entries = [
+        job_service_pb2.JobChange(job=job(change.job), state=STATES[change.state], sequence=change.sequence)
+        for change in page
+    ]
+    return job_service_pb2.WatchJobsResponse(changes=entries, cursor=str(cursor))
+
+
+def _stamp(field: Timestamp, instant: Instant | None) -> None:
+    if instant is not None:
+        field.CopyFrom(frames.timestamp(instant))
