@@ -57,6 +57,9 @@ class LedgerSettings(Struct, frozen=True, kw_only=True):
     #: SQLAlchemy address of the ledger; empty: the SQLite file `ledger.db` in `data_dir`.
     url: str = ""
 
+    def __repr__(self) -> str:
+        return f"LedgerSettings(url={_without_password(self.url)!r})"
+
 
 class RecordSettings(Struct, frozen=True, kw_only=True):
     """Where `.last` records are written."""
@@ -91,7 +94,7 @@ class Profile(enum.StrEnum):
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that may be set."""
 
-    #: `dev` or `prod`: which defaults hold.
+    #: Which defaults hold.
     profile: Profile = Profile.DEV
     #: Directory for all that the daemon keeps; relative to the working directory.
     data_dir: str = "var"
@@ -212,7 +215,7 @@ def load(
     checker.problems += problems
     settings: Settings = checker.check(root, Settings)
     if checker.problems:
-        raise InvalidSettings([_PASSWORD.sub(rf"\1:{MASK}@", problem) for problem in checker.problems])
+        raise InvalidSettings([_without_password(problem) for problem in checker.problems])
     return msgspec.structs.replace(settings, origins=checker.origins)
 
 
@@ -342,7 +345,12 @@ _PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*@")
 def _shown(value: Any) -> str:
     if isinstance(value, Secret):
         return MASK if value else '""'
-    return _PASSWORD.sub(rf"\1:{MASK}@", json.dumps(value, default=str, ensure_ascii=False))
+    return _without_password(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _without_password(text: str) -> str:
+    """A text without the passwords of addresses in it."""
+    return _PASSWORD.sub(rf"\1:{MASK}@", text)
 
 
 def known_secrets(settings: Settings) -> dict[str, str]:

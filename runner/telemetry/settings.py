@@ -36,9 +36,9 @@ class LogFormat(enum.StrEnum):
 class LogSettings(Struct, frozen=True, kw_only=True):
     """Logs, on standard error."""
 
-    #: The least level that is written: debug, info, warning or error.
+    #: The least level that is written.
     level: LogLevel = LogLevel.INFO
-    #: `json`, `text` (coloured, for people), or `auto`: text on a terminal and json elsewhere.
+    #: `text` is coloured, for people; `auto` is text on a terminal and json elsewhere.
     format: LogFormat = LogFormat.AUTO
 
 
