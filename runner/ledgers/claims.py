@@ -1,0 +1,233 @@
+"""Claims, leases and cancellation: who may run a job, and until when.
+
+A claim writes owner, expiry and a token that only grows; every later write of the job must name that token, so whoever
+lost the lease is refused. A rescued or released job is QUEUED again and keeps its token until the next claim.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from runner.core.errors import JobNotFound
+from runner.core.events import JobState
+from runner.core.job import Claim, Frame, JobSummary
+from runner.core.plan import JobId
+from runner.ledgers import tallies
+from runner.ledgers.rows import FRAME, SUMMARY, WIDTH, among, portions, summary
+from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, MORTAL, RUNNING, bodies, frames, jobs, runners
+from runner.ledgers.writes import Claiming, Renewal, Rescue, Wish
+
+_UP_TO: Final = sa.bindparam("up_to", type_=sa.Integer)
+_NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
+
+_DUE: Final = sa.select(jobs.c.id).where(HELD, jobs.c.held_until <= _NOW).order_by(jobs.c.held_until).limit(_UP_TO)
+_UNHOLD: Final = sa.update(jobs).where(jobs.c.id.in_(_DUE)).values(held_until=None)
+_CANCELLING: Final = sa.select(jobs.c.id, jobs.c.queue).where(CANCELLING).order_by(jobs.c.rank, jobs.c.id).limit(_UP_TO)
+_OVERDUE: Final = (
+    sa.select(jobs.c.id, jobs.c.queue)
+    .where(MORTAL, jobs.c.deadline <= _NOW)
+    .order_by(jobs.c.deadline, jobs.c.id)
+    .limit(_UP_TO)
+)
+_FIRST_OF_QUEUE: Final = (
+    sa.select(jobs.c.rank, jobs.c.id)
+    .where(CLAIMABLE, jobs.c.queue == sa.bindparam("queue"))
+    .order_by(jobs.c.rank, jobs.c.id)
+    .limit(_UP_TO)
+)
+_CHOSEN: Final = (
+    sa.select(*SUMMARY, jobs.c.lease_token, bodies.c.plan, bodies.c.inputs, bodies.c.traceparent)
+    .join_from(jobs, bodies)
+    .where(among(jobs.c.id))
+)
+_FRAMES: Final = (
+    sa.select(frames.c.job_id, *FRAME).where(among(frames.c.job_id)).order_by(frames.c.job_id, frames.c.first)
+)
+_TAKE: Final = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job"))
+    .values(
+        state=JobState.RUNNING.value,
+        held_until=None,
+        lease_owner=sa.bindparam("owner"),
+        lease_token=sa.bindparam("token"),
+        lease_expires_at=sa.bindparam("until"),
+    )
+)
+_LEASES: Final = sa.select(jobs.c.id, jobs.c.lease_token).where(
+    RUNNING, jobs.c.lease_owner == sa.bindparam("owner"), among(jobs.c.id)
+)
+_EXTEND: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(lease_expires_at=sa.bindparam("until"))
+_ALIVE: Final = (
+    sa.update(runners).where(runners.c.id == sa.bindparam("runner")).values(alive_until=sa.bindparam("until"))
+)
+_EXPIRED: Final = (
+    sa.select(jobs.c.id, jobs.c.queue)
+    .where(RUNNING, jobs.c.lease_expires_at <= _NOW)
+    .order_by(jobs.c.lease_expires_at)
+    .limit(_UP_TO)
+)
+_GIVE_BACK: Final = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job"))
+    .values(state=JobState.QUEUED.value, lease_owner=None, lease_expires_at=None)
+)
+_ORPHANS: Final = (
+    sa.select(jobs.c.queue, sa.func.count())
+    .where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner"))
+    .group_by(jobs.c.queue)
+)
+_ADOPT: Final = (
+    sa.update(jobs)
+    .where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner"))
+    .values(state=JobState.QUEUED.value, lease_owner=None, lease_expires_at=None)
+)
+_ONE: Final = sa.select(*SUMMARY).where(jobs.c.id == sa.bindparam("job"))
+_WISH: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(cancel_reason=sa.bindparam("reason"))
+
+
+def claim(connection: Connection, writes: Sequence[Claiming]) -> list[list[Claim] | Exception]:
+    """One after the other: each takes from what the one before left."""
+    return [_claim(connection, write) for write in writes]
+
+
+def _claim(connection: Connection, write: Claiming) -> list[Claim]:
+    connection.execute(_UNHOLD, {"now": write.now, "up_to": max(10 * write.limit, 1000)})
+    urgent = _urgent(connection, write)
+    chosen = [*urgent, *_in_turn(connection, write, urgent)]
+    if not chosen:
+        return []
+    claims = _load(connection, chosen)
+    connection.execute(
+        _TAKE,
+        [
+            {"job": each.summary.id, "owner": write.runner_id, "token": each.token, "until": write.lease_until}
+            for each in claims
+        ],
+    )
+    tally = tallies.Tally()
+    for each in claims:
+        tally.entered(each.summary.queue, JobState.RUNNING, left=JobState.QUEUED)
+    tally.write(connection)
+    return claims
+
+
+def _urgent(connection: Connection, write: Claiming) -> dict[JobId, str]:
+    """Jobs that only need to be ended, with their queues."""
+    found: dict[JobId, str] = {}
+    for statement in (_CANCELLING, _OVERDUE):
+        for job_id, queue in connection.execute(statement, {"now": write.now, "up_to": write.limit}):
+            if len(found) < write.limit:
+                found[job_id] = queue
+    return found
+
+
+def _in_turn(connection: Connection, write: Claiming, urgent: Mapping[JobId, str]) -> list[JobId]:
+    """The first of each queue that has room, merged by rank."""
+    room = write.limit - len(urgent)
+    if room <= 0:
+        return []
+    waiting = tallies.queued(connection)
+    busy = Counter(tallies.running(connection) if write.queue_limits else {})
+    busy.update(urgent.values())
+    candidates: list[tuple[int, JobId]] = []
+    for queue in waiting:
+        limit = write.queue_limits.get(queue)
+        free = room if limit is None else min(room, limit - busy[queue])
+        if free > 0:
+            # Urgent ones may stand at the head; they are passed over, not counted.
+            rows = connection.execute(_FIRST_OF_QUEUE, {"queue": queue, "up_to": free + len(urgent)})
+            candidates += [(rank, job_id) for rank, job_id in rows if job_id not in urgent][:free]
+    return [job_id for _, job_id in sorted(candidates)[:room]]
+
+
+def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
+    loaded: dict[JobId, Claim] = {}
+    history = _histories(connection, chosen)
+    for portion in portions(chosen):
+        for row in connection.execute(_CHOSEN, {"among": portion}):
+            token, plan, inputs, traceparent = row[WIDTH:]
+            job = summary((*row[:3], JobState.RUNNING.value, *row[4:]))
+            loaded[job.id] = Claim(
+                summary=job,
+                token=token + 1,
+                plan=plan,
+                inputs=inputs,
+                traceparent=traceparent,
+                frames=tuple(history[job.id]),
+                cancel_reason=row[16],
+            )
+    return [loaded[job_id] for job_id in chosen]
+
+
+def _histories(connection: Connection, chosen: Iterable[JobId]) -> dict[JobId, list[Frame]]:
+    history: dict[JobId, list[Frame]] = defaultdict(list)
+    for portion in portions(chosen):
+        for job_id, first, last, terminal, data in connection.execute(_FRAMES, {"among": portion}):
+            history[job_id].append(Frame(first, last, terminal, data))
+    return history
+
+
+def renew(connection: Connection, writes: Sequence[Renewal]) -> list[set[JobId] | Exception]:
+    """Extend what is still the runner's."""
+    return [_renew(connection, write) for write in writes]
+
+
+def _renew(connection: Connection, write: Renewal) -> set[JobId]:
+    held: set[JobId] = set()
+    for portion in portions(write.tokens):
+        rows = connection.execute(_LEASES, {"owner": write.runner_id, "among": portion})
+        held.update(job_id for job_id, token in rows if token == write.tokens[job_id])
+    if held:
+        connection.execute(_EXTEND, [{"job": job_id, "until": write.until} for job_id in sorted(held)])
+    connection.execute(_ALIVE, {"runner": write.runner_id, "until": write.until})
+    return held
+
+
+def rescue(connection: Connection, writes: Sequence[Rescue]) -> list[int | Exception]:
+    """Take jobs away from runners that did not renew in time."""
+    return [_rescue(connection, write) for write in writes]
+
+
+def _rescue(connection: Connection, write: Rescue) -> int:
+    expired = connection.execute(_EXPIRED, {"now": write.now, "up_to": write.limit}).all()
+    if expired:
+        connection.execute(_GIVE_BACK, [{"job": job_id} for job_id, _ in expired])
+        tally = tallies.Tally()
+        for _, queue in expired:
+            tally.entered(queue, JobState.QUEUED, left=JobState.RUNNING)
+        tally.write(connection)
+    return len(expired)
+
+
+def adopt(connection: Connection, runner_id: str) -> int:
+    """Make the running jobs of all other runners claimable: where the ledger is held alone, they are dead."""
+    tally, orphans = tallies.Tally(), 0
+    for queue, n in connection.execute(_ORPHANS, {"owner": runner_id}):
+        tally.entered(queue, JobState.QUEUED, left=JobState.RUNNING, jobs=n)
+        orphans += n
+    if orphans:
+        connection.execute(_ADOPT, {"owner": runner_id})
+        tally.write(connection)
+    return orphans
+
+
+def wish(connection: Connection, writes: Sequence[Wish]) -> list[JobSummary | Exception]:
+    """Note that cancellations are asked for; the first reason stays."""
+    return [_wish(connection, write) for write in writes]
+
+
+def _wish(connection: Connection, write: Wish) -> JobSummary | Exception:
+    row: Sequence[Any] | None = connection.execute(_ONE, {"job": write.job_id}).one_or_none()
+    if row is None:
+        return JobNotFound(write.job_id)
+    job = summary(row)
+    if job.state.terminal or job.cancel_requested:
+        return job
+    connection.execute(_WISH, {"job": write.job_id, "reason": write.reason})
+    return summary((*row[:16], write.reason, *row[17:]))

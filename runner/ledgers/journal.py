@@ -1,0 +1,237 @@
+"""The journal: frames of events, appended under the fence of a lease, and read back by job or by state change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from runner.core.errors import JobNotFound, LeaseLost
+from runner.core.events import JobState
+from runner.core.job import Append, Change, Frame, StoredArtifact
+from runner.core.plan import JobId
+from runner.ledgers.rows import FRAME, MANY, SUMMARY, WIDTH, among, failure_text, frame_row, portions, summary
+from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, outbox, records
+from runner.ledgers.tallies import Tally
+from runner.ledgers.writes import Appending
+
+_FENCES: Final = sa.select(
+    jobs.c.id, jobs.c.state, jobs.c.lease_token, jobs.c.queue, jobs.c.last_sequence, jobs.c.started_at
+).where(among(jobs.c.id))
+_STORED: Final = sa.select(frames.c.data).where(
+    frames.c.job_id == sa.bindparam("job"), frames.c.first == sa.bindparam("first")
+)
+_INSERT_FRAMES: Final = sa.insert(frames)
+_INSERT_ARTIFACTS: Final = sa.insert(artifacts)
+_INSERT_RECORDS: Final = sa.insert(records)
+_INSERT_OUTBOX: Final = sa.insert(outbox)
+# Three statements, because SQLite rewrites the entries of every index that an UPDATE names a column of.
+_ADVANCE: Final = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job"))
+    .values(
+        progress=sa.bindparam("fraction"),
+        last_sequence=sa.bindparam("last"),
+        started_at=sa.bindparam("started"),
+    )
+)
+_RELEASE: Final = _ADVANCE.values(state=JobState.QUEUED.value, lease_owner=None, lease_expires_at=None)
+_END: Final = _ADVANCE.values(
+    state=sa.bindparam("entered"),
+    ended_at=sa.bindparam("ended"),
+    error=sa.bindparam("failure"),
+    lease_owner=None,
+    lease_expires_at=None,
+)
+_FRAMES_AFTER: Final = (
+    sa.select(*FRAME)
+    .where(
+        frames.c.job_id == sa.bindparam("job"),
+        # The frame that holds the next event may begin before it.
+        frames.c.first
+        >= sa.func.coalesce(
+            sa.select(sa.func.max(frames.c.first))
+            .where(frames.c.job_id == sa.bindparam("job"), frames.c.first <= sa.bindparam("next"))
+            .scalar_subquery(),
+            0,
+        ),
+        frames.c.last >= sa.bindparam("next"),
+    )
+    .order_by(frames.c.first)
+    .limit(MANY)
+)
+_EXISTS: Final = sa.select(jobs.c.id).where(jobs.c.id == sa.bindparam("job"))
+_CHANGES: Final = (
+    sa.select(*SUMMARY, frames.c.cursor, frames.c.entered, frames.c.first, frames.c.last)
+    .join_from(frames, jobs)
+    .where(CHANGED, frames.c.cursor > sa.bindparam("after"))
+    .order_by(frames.c.cursor)
+    .limit(sa.bindparam("up_to", type_=sa.Integer))
+)
+_NEWEST: Final = sa.select(frames.c.cursor).where(CHANGED).order_by(frames.c.cursor.desc()).limit(1)
+
+
+class _Standing(msgspec.Struct):
+    """A job as the appends of this commit find and leave it."""
+
+    state: JobState
+    token: int
+    queue: str
+    last: int
+    started_at: int | None
+
+
+class _Sheet:
+    """What a commit's appends write, gathered by statement."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self.artifacts: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
+        self.outbox: list[dict[str, Any]] = []
+        #: The last one of each job counts.
+        self.moves: dict[JobId, tuple[sa.Update, dict[str, Any]]] = {}
+        self.tally = Tally()
+
+    def enter(self, change: Append, standing: _Standing) -> None:
+        """Note all that belongs to an append which passed the fence, and move the job's standing on."""
+        self.frames.append(frame_row(change.job_id, change.frame, change.entered))
+        self.artifacts += [_artifact_row(change.job_id, stored) for stored in change.artifacts]
+        standing.last = change.frame.last
+        standing.started_at = change.started_at if standing.started_at is None else standing.started_at
+        move = {
+            "job": change.job_id,
+            "fraction": change.progress,
+            "last": standing.last,
+            "started": standing.started_at,
+        }
+        statement = _ADVANCE
+        if change.ending is not None:
+            statement = _END
+            ending = change.ending
+            standing.state = ending.state
+            move |= {
+                "entered": ending.state.value,
+                "ended": ending.ended_at,
+                "failure": failure_text(ending.error),
+            }
+            self._end(change.job_id, standing, change)
+        elif change.release:
+            statement = _RELEASE
+            standing.state = JobState.QUEUED
+        if standing.state is not JobState.RUNNING:
+            self.tally.entered(standing.queue, standing.state, left=JobState.RUNNING)
+        self.moves[change.job_id] = (statement, move)
+
+    def _end(self, job_id: JobId, standing: _Standing, change: Append) -> None:
+        ending = change.ending
+        assert ending is not None  # noqa: S101  asked by the only caller
+        self.records.append(
+            {
+                "job_id": job_id,
+                "execution_id": ending.execution_id,
+                "ended_at": ending.ended_at,
+                "record": ending.record,
+            }
+        )
+        self.outbox += [
+            {"sink": sink, "job_id": job_id, "due_at": ending.ended_at, "attempts": 0} for sink in ending.sinks
+        ]
+
+    def write(self, connection: Connection) -> None:
+        for statement in (_ADVANCE, _RELEASE, _END):
+            rows = [row for chosen, row in self.moves.values() if chosen is statement]
+            if rows:
+                connection.execute(statement, rows)
+        for insert, rows in (
+            (_INSERT_FRAMES, self.frames),
+            (_INSERT_ARTIFACTS, self.artifacts),
+            (_INSERT_RECORDS, self.records),
+            (_INSERT_OUTBOX, self.outbox),
+        ):
+            if rows:
+                connection.execute(insert, rows)
+        self.tally.write(connection)
+
+
+def append(connection: Connection, writes: Sequence[Appending]) -> list[Exception | None]:
+    """Check each against its fence, in order of arrival, then write those that passed."""
+    standings = _standings(connection, {write.append.job_id for write in writes})
+    sheet = _Sheet()
+    answers: list[Exception | None] = []
+    entered: dict[tuple[JobId, int], bytes] = {}
+    for write in writes:
+        change = write.append
+        standing = standings.get(change.job_id)
+        if standing is None or standing.token != change.token:
+            answers.append(LeaseLost(change.job_id))
+        elif standing.state is JobState.RUNNING and change.frame.first == standing.last + 1:
+            sheet.enter(change, standing)
+            entered[change.job_id, change.frame.first] = change.frame.data
+            answers.append(None)
+        elif _is_stored(connection, change, entered):
+            # The caller did not learn that the first try was committed.
+            answers.append(None)
+        else:
+            answers.append(LeaseLost(change.job_id))
+    sheet.write(connection)
+    return answers
+
+
+def _standings(connection: Connection, job_ids: Iterable[JobId]) -> dict[JobId, _Standing]:
+    found = {}
+    for portion in portions(job_ids):
+        for job_id, state, token, queue, last, started_at in connection.execute(_FENCES, {"among": portion}):
+            found[job_id] = _Standing(JobState(state), token, queue, last, started_at)
+    return found
+
+
+def _is_stored(connection: Connection, change: Append, entered: dict[tuple[JobId, int], bytes]) -> bool:
+    place = (change.job_id, change.frame.first)
+    if place in entered:
+        return entered[place] == change.frame.data
+    stored: bytes | None = connection.execute(
+        _STORED, {"job": change.job_id, "first": change.frame.first}
+    ).scalar_one_or_none()
+    return stored == change.frame.data
+
+
+def _artifact_row(job_id: JobId, stored: StoredArtifact) -> dict[str, Any]:
+    return msgspec.structs.asdict(stored.artifact) | {"job_id": job_id, "content": stored.content}
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def frames_after(connection: Connection, job_id: JobId, after: int, max_bytes: int) -> list[Frame]:
+    """The frames that hold events after `after`. Raises JobNotFound."""
+    found: list[Frame] = []
+    size = 0
+    with connection.execute(_FRAMES_AFTER, {"job": job_id, "next": after + 1}) as rows:
+        for first, last, terminal, data in rows:
+            size += len(data)
+            if found and size > max_bytes:
+                break
+            found.append(Frame(first, last, terminal, data))
+    if not found and connection.execute(_EXISTS, {"job": job_id}).one_or_none() is None:
+        raise JobNotFound(job_id)
+    return found
+
+
+def changes_after(connection: Connection, after: int, limit: int) -> list[Change]:
+    """Entries of the global journal. A job enters RUNNING with a frame's first event, other states with its last."""
+    found = []
+    for row in connection.execute(_CHANGES, {"after": after, "up_to": limit}):
+        cursor, entered, first, last = row[WIDTH:]
+        state = JobState(entered)
+        found.append(Change(cursor, summary(row), state, first if state is JobState.RUNNING else last))
+    return found
+
+
+def newest_cursor(connection: Connection) -> int:
+    """The cursor of the newest change."""
+    newest: int | None = connection.execute(_NEWEST).scalar_one_or_none()
+    return newest or 0

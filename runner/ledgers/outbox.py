@@ -1,0 +1,62 @@
+"""The outbox: records that sinks have not confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from runner.core.job import OutboxEntry
+from runner.core.plan import Instant
+from runner.ledgers.schema import outbox, records
+from runner.ledgers.writes import Delivery, Postponement
+
+_DUE: Final = (
+    sa.select(
+        outbox.c.id,
+        outbox.c.sink,
+        outbox.c.job_id,
+        records.c.execution_id,
+        records.c.ended_at,
+        records.c.record,
+        outbox.c.attempts,
+    )
+    .join_from(outbox, records, outbox.c.job_id == records.c.job_id)
+    .where(outbox.c.sink == sa.bindparam("sink"), outbox.c.due_at <= sa.bindparam("now"))
+    .order_by(outbox.c.due_at, outbox.c.id)
+    .limit(sa.bindparam("up_to", type_=sa.Integer))
+)
+_DELIVERED: Final = sa.delete(outbox).where(outbox.c.id == sa.bindparam("entry"))
+_PUT_OFF: Final = (
+    sa.update(outbox)
+    .where(outbox.c.id == sa.bindparam("entry"))
+    .values(due_at=sa.bindparam("until"), attempts=outbox.c.attempts + 1)
+)
+
+
+def due(connection: Connection, sink: str, now: Instant, limit: int) -> list[OutboxEntry]:
+    """What is due, longest due first."""
+    return [
+        OutboxEntry(
+            id=row[0], sink=row[1], job_id=row[2], execution_id=row[3], ended_at=row[4], record=row[5], attempts=row[6]
+        )
+        for row in connection.execute(_DUE, {"sink": sink, "now": now, "up_to": limit})
+    ]
+
+
+def deliver(connection: Connection, writes: Sequence[Delivery]) -> list[Exception | None]:
+    """Take entries out."""
+    rows = [{"entry": entry} for write in writes for entry in write.entries]
+    if rows:
+        connection.execute(_DELIVERED, rows)
+    return [None for _ in writes]
+
+
+def put_off(connection: Connection, writes: Sequence[Postponement]) -> list[Exception | None]:
+    """Let entries wait."""
+    rows = [{"entry": entry, "until": write.until} for write in writes for entry in write.entries]
+    if rows:
+        connection.execute(_PUT_OFF, rows)
+    return [None for _ in writes]

@@ -1,0 +1,203 @@
+"""The tables. Times are microseconds since the epoch; states and priorities are the numbers of the wire.
+
+`jobs` is slim because it is updated often; what is written once stands in `bodies`. Partial indexes keep the live part
+of the table small, so that claiming costs the same beside a million finished jobs as beside none. The migrations are
+what makes a database; a test holds them equal to this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from runner.core.events import JobState
+
+NAMESPACE: Final = "default"
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: SQLite numbers rows by itself only where the column's type is INTEGER to the letter.
+Serial: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _job_id(**options: Any) -> sa.Column[str]:
+    return sa.Column("job_id", sa.Text, sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, **options)
+
+
+jobs: Final = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("namespace", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("rank", sa.BigInteger, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    # The state a runner sees: QUEUED also means that the last runner died and the job waits for the next.
+    sa.Column("state", sa.SmallInteger, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("alt_id", sa.Text, nullable=False),
+    # A JSON object of strings.
+    sa.Column("labels", sa.Text, nullable=False),
+    # Empty where the submitter gave none.
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("request_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("not_before", sa.BigInteger),
+    # `not_before` until that time has come, then NULL: what is claimable stands in an index of its own.
+    sa.Column("held_until", sa.BigInteger),
+    sa.Column("deadline", sa.BigInteger),
+    sa.Column("progress", sa.Float(53), nullable=False),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("task_count", sa.Integer, nullable=False),
+    # A Failure as JSON.
+    sa.Column("error", sa.Text),
+    # Not NULL: a cancellation was asked for.
+    sa.Column("cancel_reason", sa.Text),
+    sa.Column("lease_owner", sa.Text),
+    # Grows with every claim and never falls.
+    sa.Column("lease_token", sa.BigInteger, nullable=False),
+    sa.Column("lease_expires_at", sa.BigInteger),
+    sa.Column("descriptor_sha256", sa.Text, nullable=False),
+    sa.CheckConstraint("state BETWEEN 1 AND 6", name="state_known"),
+    sa.CheckConstraint("priority BETWEEN 1 AND 4", name="priority_known"),
+    sa.CheckConstraint("progress BETWEEN 0 AND 1", name="progress_is_a_fraction"),
+    sa.CheckConstraint("last_sequence >= 1", name="accepted_by_event_1"),
+    sa.CheckConstraint("lease_token >= 0", name="token_grows"),
+    sa.CheckConstraint("(state = 2) = (lease_owner IS NOT NULL)", name="running_has_owner"),
+    sa.CheckConstraint("(state = 2) = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
+    sa.CheckConstraint("(state >= 3) = (ended_at IS NOT NULL)", name="ended_has_time"),
+    sa.CheckConstraint("held_until IS NULL OR state = 1", name="only_queued_is_held"),
+)
+
+#: Literals, not parameters: SQLite uses a partial index only where the statement repeats its condition to the letter.
+QUEUED: Final = jobs.c.state == sa.literal_column(str(JobState.QUEUED.value))
+RUNNING: Final = jobs.c.state == sa.literal_column(str(JobState.RUNNING.value))
+CLAIMABLE: Final = sa.and_(QUEUED, jobs.c.held_until.is_(None))
+HELD: Final = sa.and_(QUEUED, jobs.c.held_until.is_not(None))
+CANCELLING: Final = sa.and_(QUEUED, jobs.c.cancel_reason.is_not(None))
+MORTAL: Final = sa.and_(QUEUED, jobs.c.deadline.is_not(None))
+NAMED: Final = jobs.c.request_id != sa.literal_column("''")
+
+
+def _index(
+    name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool] | None = None, unique: bool = False
+) -> None:
+    sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+_index("ix_jobs_created_at", jobs.c.created_at, jobs.c.id)
+_index("ix_jobs_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
+_index("ix_jobs_claimable", jobs.c.queue, jobs.c.rank, jobs.c.id, where=CLAIMABLE)
+_index("ix_jobs_waiting", jobs.c.queue, jobs.c.created_at, where=QUEUED)
+_index("ix_jobs_held", jobs.c.held_until, where=HELD)
+_index("ix_jobs_cancelling", jobs.c.rank, jobs.c.id, where=CANCELLING)
+_index("ix_jobs_mortal", jobs.c.deadline, jobs.c.id, where=MORTAL)
+_index("ix_jobs_leases", jobs.c.lease_expires_at, where=RUNNING)
+_index("uq_jobs_request_id", jobs.c.namespace, jobs.c.request_id, where=NAMED, unique=True)
+
+bodies: Final = sa.Table(
+    "bodies",
+    metadata,
+    _job_id(primary_key=True),
+    sa.Column("descriptor", sa.LargeBinary, nullable=False),
+    sa.Column("content_type", sa.Text, nullable=False),
+    # MessagePack.
+    sa.Column("plan", sa.LargeBinary, nullable=False),
+    # A JSON object.
+    sa.Column("inputs", sa.LargeBinary, nullable=False),
+    sa.Column("traceparent", sa.Text, nullable=False),
+)
+
+frames: Final = sa.Table(
+    "frames",
+    metadata,
+    # Grows with commit order over all jobs, and is not used again after pruning.
+    sa.Column("cursor", Serial, primary_key=True, autoincrement=True),
+    _job_id(),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("terminal", sa.Boolean, nullable=False),
+    # The state that the job entered with this frame, if it did.
+    sa.Column("entered", sa.SmallInteger),
+    # The bytes of one WatchJobResponse.
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("1 <= first AND first <= last", name="events_in_order"),
+    sa.UniqueConstraint("job_id", "first"),
+    sqlite_autoincrement=True,
+)
+
+#: As with jobs: written as in the index.
+CHANGED: Final = frames.c.entered.is_not(None)
+_index("ix_frames_changes", frames.c.cursor, where=CHANGED)
+
+records: Final = sa.Table(
+    "records",
+    metadata,
+    _job_id(primary_key=True),
+    sa.Column("execution_id", sa.Text, nullable=False),
+    sa.Column("ended_at", sa.BigInteger, nullable=False),
+    # The `.last`, the very bytes that sinks write.
+    sa.Column("record", sa.LargeBinary, nullable=False),
+)
+
+artifacts: Final = sa.Table(
+    "artifacts",
+    metadata,
+    _job_id(primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("artifact_type", sa.Text, nullable=False),
+    sa.Column("task_id", sa.Text, nullable=False),
+    sa.Column("mime_type", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+outbox: Final = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", Serial, primary_key=True, autoincrement=True),
+    sa.Column("sink", sa.Text, nullable=False),
+    _job_id(),
+    sa.Column("due_at", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.UniqueConstraint("job_id", "sink"),
+    sqlite_autoincrement=True,
+)
+_index("ix_outbox_due", outbox.c.sink, outbox.c.due_at, outbox.c.id)
+
+runners: Final = sa.Table(
+    "runners",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    # As far as its last renewal of leases reached; NULL before the first.
+    sa.Column("alive_until", sa.BigInteger),
+    # What a health check writes to prove that it can.
+    sa.Column("proof", sa.LargeBinary),
+)
+
+#: Kept by differences in the commits that change states, so that depths cost the same at any size.
+queue_counts: Final = sa.Table(
+    "queue_counts",
+    metadata,
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("state", sa.SmallInteger, primary_key=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("n >= 0", name="counts_are_not_negative"),
+)

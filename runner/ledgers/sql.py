@@ -1,0 +1,315 @@
+"""The ledger on SQL: SQLite in WAL mode, every commit synced, one writer with group commit and readers beside it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from runner.core.errors import InvalidSettings, LedgerUnavailable
+from runner.core.events import Artifact
+from runner.core.filters import JobQuery
+from runner.core.job import Append, Change, Claim, Frame, JobSummary, NewJob, OutboxEntry, Submitted
+from runner.core.plan import Instant, JobId
+from runner.ledgers import claims, journal, outbox, queries, submissions, tallies
+from runner.ledgers.commit import GroupCommit
+from runner.ledgers.faults import UNFIT, translated
+from runner.ledgers.holder import Holder, held
+from runner.ledgers.migration import bring_up_to_date
+from runner.ledgers.schema import runners
+from runner.ledgers.settings import LedgerSettings
+from runner.ledgers.writes import (
+    Appending,
+    Claiming,
+    Delivery,
+    Postponement,
+    Proof,
+    Renewal,
+    Rescue,
+    Submission,
+    Wish,
+    Write,
+)
+from runner.ports import Observer
+
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Outcomes = Sequence[Any]
+
+_PROVE: Final = sa.update(runners).where(runners.c.id == sa.bindparam("runner")).values(proof=sa.bindparam("content"))
+#: Bytes that a health check writes: several pages, so that a full disk shows.
+_PROOF: Final = bytes(32 * 1024)
+
+
+def _prove(connection: Connection, writes: Sequence[Proof]) -> Outcomes:
+    connection.execute(_PROVE, [{"runner": write.runner_id, "content": write.content} for write in writes])
+    return [None for _ in writes]
+
+
+#: The kinds of writes, in the order in which a commit applies them: finished work and renewals before anything may be
+#: taken away, and claims last, so that they find what was submitted, released, rescued or cancelled a moment ago.
+PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Outcomes]]] = {
+    Renewal: claims.renew,
+    Appending: journal.append,
+    Rescue: claims.rescue,
+    Wish: claims.wish,
+    Submission: submissions.accept,
+    Claiming: claims.claim,
+    Delivery: outbox.deliver,
+    Postponement: outbox.put_off,
+    Proof: _prove,
+}
+
+
+class SqlLedger:
+    """A Ledger in one SQLite file, held by one process at a time."""
+
+    def __init__(self, url: str | Path, *, holder: Holder, observer: Observer, settings: LedgerSettings) -> None:
+        """`url` is SQLAlchemy's (`sqlite:///var/ledger.db`) or the file's path.
+
+        Raises InvalidSettings: if it names no SQLite file.
+        """
+        self._path = _database_path(url)
+        self._holder = holder
+        self._settings = settings
+        self._reading = anyio.CapacityLimiter(settings.readers)
+        self._writer: Connection | None = None
+        self._readers: Engine | None = None
+        self._commits: GroupCommit[Write[Any], Any] = GroupCommit(
+            self._apply,
+            max_batch=settings.max_batch,
+            max_pending=settings.max_pending,
+            observer=observer,
+            weigh=lambda write: write.weight,
+        )
+
+    # ---------------------------------------------------------------------------------------- opening and closing
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold, migrate and open the database; make the jobs of dead runners claimable.
+
+        Raises LedgerHeld, LedgerDamaged, LedgerUnavailable: each says what to do.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"`{self._path.parent}` cannot be made ({error.strerror}); make it, or set `data_dir`"
+            ) from error
+        with held(self._path, self._holder):
+            await anyio.to_thread.run_sync(self._open)
+            try:
+                async with self._commits.running():
+                    yield
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._close)
+
+    def _open(self) -> None:
+        writers = _engine(self._path, self._settings, begin="BEGIN IMMEDIATE", connections=1)
+        self._readers = _engine(self._path, self._settings, begin="BEGIN", connections=self._settings.readers)
+        try:
+            with translated(str(self._path)):
+                self._writer = writers.connect()
+                with self._writer.begin():
+                    bring_up_to_date(self._writer, str(self._path))
+                with self._writer.begin():
+                    claims.adopt(self._writer, self._holder.runner_id)
+                    self._register(self._writer)
+        except BaseException:
+            self._close()
+            raise
+
+    def _register(self, connection: Connection) -> None:
+        connection.execute(sa.delete(runners))
+        connection.execute(
+            sa.insert(runners),
+            {
+                "id": self._holder.runner_id,
+                "host": self._holder.host,
+                "pid": self._holder.pid,
+                "started_at": self._holder.started,
+            },
+        )
+
+    def _close(self) -> None:
+        if self._readers is not None:
+            self._readers.dispose()
+            self._readers = None
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+            writer.engine.dispose()
+
+    # -------------------------------------------------------------------------------------------------- plumbing
+
+    async def _write(self, write: Write[Result]) -> Result:
+        return cast("Result", await self._commits.submit(write))
+
+    async def _read(
+        self,
+        query: Callable[Concatenate[Connection, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a query, with its several statements, on one thread and one snapshot."""
+
+        def run() -> Result:
+            if self._readers is None:
+                raise LedgerUnavailable("the ledger is closed; the daemon is shutting down")
+            with translated(str(self._path)), self._readers.connect() as connection, connection.begin():
+                return query(connection, *args, **kwargs)
+
+        return await anyio.to_thread.run_sync(run, limiter=self._reading)
+
+    def _apply(self, writes: list[Write[Any]]) -> Outcomes:
+        """Commit a batch. A write that does not fit the schema is answered alone, and the others are committed."""
+        with translated(str(self._path)):
+            try:
+                return self._transact(writes)
+            except UNFIT as error:
+                if len(writes) == 1:
+                    return [error]
+        return [outcome for write in writes for outcome in self._apply([write])]
+
+    def _transact(self, writes: list[Write[Any]]) -> Outcomes:
+        assert self._writer is not None  # noqa: S101  commits run only between opening and closing
+        kinds: defaultdict[type[Write[Any]], list[int]] = defaultdict(list)
+        for place, write in enumerate(writes):
+            kinds[type(write)].append(place)
+        outcomes: list[Any] = [None] * len(writes)
+        with self._writer.begin():
+            for kind, apply in PHASES.items():
+                places = kinds.get(kind)
+                if places:
+                    answers = apply(self._writer, [writes[place] for place in places])
+                    for place, answer in zip(places, answers, strict=True):
+                        outcomes[place] = answer
+        return outcomes
+
+    # ---------------------------------------------------------------------------------------------------- writing
+
+    async def submit(self, jobs: Sequence[NewJob], *, max_queued: Mapping[str, int]) -> list[Submitted | Exception]:
+        return await self._write(Submission(tuple(jobs), max_queued))
+
+    async def claim(
+        self,
+        runner_id: str,
+        *,
+        now: Instant,
+        lease_until: Instant,
+        limit: int,
+        queue_limits: Mapping[str, int],
+    ) -> list[Claim]:
+        return await self._write(Claiming(runner_id, now, lease_until, limit, queue_limits))
+
+    async def append(self, change: Append) -> None:
+        await self._write(Appending(change))
+
+    async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:
+        return await self._write(Renewal(runner_id, tokens, until))
+
+    async def rescue(self, *, now: Instant, limit: int) -> int:
+        return await self._write(Rescue(now, limit))
+
+    async def request_cancel(self, job_id: JobId, reason: str) -> JobSummary:
+        return await self._write(Wish(job_id, reason))
+
+    async def delivered(self, entries: Collection[int]) -> None:
+        await self._write(Delivery(tuple(entries)))
+
+    async def put_off(self, entries: Collection[int], *, until: Instant) -> None:
+        await self._write(Postponement(tuple(entries), until))
+
+    async def check(self) -> None:
+        for content in (_PROOF, None):
+            await self._write(Proof(self._holder.runner_id, content))
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    async def job(self, job_id: JobId) -> JobSummary:
+        return await self._read(queries.job, job_id)
+
+    async def jobs(self, query: JobQuery) -> list[JobSummary]:
+        return await self._read(queries.page, query)
+
+    async def plan(self, job_id: JobId) -> bytes:
+        return await self._read(queries.plan, job_id)
+
+    async def frames(self, job_id: JobId, *, after: int, max_bytes: int) -> list[Frame]:
+        return await self._read(journal.frames_after, job_id, after, max_bytes)
+
+    async def changes(self, *, after: int, limit: int) -> list[Change]:
+        return await self._read(journal.changes_after, after, limit)
+
+    async def newest_cursor(self) -> int:
+        return await self._read(journal.newest_cursor)
+
+    async def record(self, job_id: JobId) -> bytes:
+        return await self._read(queries.record, job_id)
+
+    async def artifact(self, job_id: JobId, artifact_id: str) -> Artifact:
+        return await self._read(queries.artifact, job_id, artifact_id)
+
+    async def artifact_bytes(self, job_id: JobId, artifact_id: str, *, offset: int, size: int) -> bytes:
+        return await self._read(queries.artifact_bytes, job_id, artifact_id, offset, size)
+
+    async def depths(self) -> dict[tuple[str, int], int]:
+        return await self._read(tallies.depths)
+
+    async def oldest_queued(self) -> dict[str, Instant]:
+        return await self._read(queries.oldest_queued)
+
+    async def due(self, sink: str, *, now: Instant, limit: int) -> list[OutboxEntry]:
+        return await self._read(outbox.due, sink, now, limit)
+
+    async def next_due(self, *, now: Instant) -> Instant | None:
+        return await self._read(queries.next_due, now)
+
+
+def _database_path(url: str | Path) -> Path:
+    if isinstance(url, Path):
+        return url
+    parsed = make_url(url) if "://" in url or url.startswith("sqlite:") else make_url(f"sqlite:///{url}")
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise InvalidSettings([f"`ledger.url` is `{parsed}`; it must name a SQLite file: `sqlite:///var/ledger.db`"])
+    return Path(parsed.database)
+
+
+def _engine(path: Path, settings: LedgerSettings, *, begin: str, connections: int) -> Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.QueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        connect_args={
+            "timeout": settings.busy_timeout_seconds,
+            "check_same_thread": False,
+            # Transactions are begun below: sqlite3 itself would begin them late, and only for some statements.
+            "isolation_level": None,
+        },
+    )
+    pragmas = [
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "cache_size = -16384",
+        "journal_size_limit = 67108864",
+        *(["query_only = ON"] if begin == "BEGIN" else []),
+    ]
+
+    def prepare(connection: Any, _: object) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    sa.event.listen(engine, "connect", prepare)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine

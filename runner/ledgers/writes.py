@@ -1,0 +1,104 @@
+"""The writes of a ledger as values: what waits for the next commit. The type in brackets is what the caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+
+from runner.core.job import Append, Claim, JobSummary, NewJob, Submitted
+from runner.core.plan import Instant, JobId
+
+Result = TypeVar("Result")
+
+
+class Write(msgspec.Struct, Generic[Result], frozen=True):
+    """One call of one verb."""
+
+    @property
+    def weight(self) -> int:
+        """About how many rows it writes: a commit takes in writes up to a bound of it."""
+        return 1
+
+
+class Submission(Write[list[Submitted | Exception]], frozen=True):
+    """Accept jobs."""
+
+    jobs: tuple[NewJob, ...]
+    max_queued: Mapping[str, int]
+
+    @property
+    def weight(self) -> int:
+        return len(self.jobs)
+
+
+class Claiming(Write[list[Claim]], frozen=True):
+    """Take jobs to run."""
+
+    runner_id: str
+    now: Instant
+    lease_until: Instant
+    limit: int
+    queue_limits: Mapping[str, int]
+
+    @property
+    def weight(self) -> int:
+        return self.limit
+
+
+class Appending(Write[None], frozen=True):
+    """Commit a frame."""
+
+    append: Append
+
+
+class Renewal(Write[set[JobId]], frozen=True):
+    """Extend leases."""
+
+    runner_id: str
+    tokens: Mapping[JobId, int]
+    until: Instant
+
+    @property
+    def weight(self) -> int:
+        return len(self.tokens)
+
+
+class Rescue(Write[int], frozen=True):
+    """Make jobs claimable whose lease ended."""
+
+    now: Instant
+    limit: int
+
+    @property
+    def weight(self) -> int:
+        return self.limit
+
+
+class Wish(Write[JobSummary], frozen=True):
+    """Ask for a cancellation."""
+
+    job_id: JobId
+    reason: str
+
+
+class Delivery(Write[None], frozen=True):
+    """Take entries out of the outbox."""
+
+    entries: tuple[int, ...]
+
+
+class Postponement(Write[None], frozen=True):
+    """Try entries of the outbox again later."""
+
+    entries: tuple[int, ...]
+    until: Instant
+
+
+class Proof(Write[None], frozen=True):
+    """Write bytes for nothing but to see that it can be done."""
+
+    runner_id: str
+    #: None gives the room back.
+    content: bytes | None
