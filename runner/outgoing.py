@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -21,6 +21,7 @@ import msgspec
 from yarl import URL
 
 from runner.core.errors import AttemptError
+from runner.core.secret import MASK
 
 #: Milliseconds that were left for the call when it was sent; the other side may give up after them.
 DEADLINE_HEADER: Final = "X-Deadline-Ms"
@@ -32,6 +33,8 @@ MAX_RETRY_AFTER: Final = 86_400.0
 _EXCERPT_CHARACTERS: Final = 300
 _EXCERPT_BYTES: Final = 4096
 _EXCERPT_SECONDS: Final = 2.0
+
+_FINISH_SECONDS: Final = 0.1
 
 
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,13 +88,19 @@ class IncomingAnswer:
         """The whole body. Raises AttemptError: as `chunks`."""
         return b"".join([chunk async for chunk in self.chunks()])
 
-    async def excerpt(self) -> str:
-        """The beginning of a refusal's body as one line of text. Never fails, never takes long."""
+    async def finish(self) -> None:
+        """Read what is left, if it comes at once: only a connection that was read to its end is used again."""
+        with anyio.move_on_after(_FINISH_SECONDS), contextlib.suppress(aiohttp.ClientError, AttemptError):
+            while await self._chunk():
+                pass
+
+    async def excerpt(self, secrets: Iterable[str] = ()) -> str:
+        """The beginning of a refusal's body as one line of text, `secrets` masked. Never fails, never takes long."""
         seen = bytearray()
         with anyio.move_on_after(_EXCERPT_SECONDS), contextlib.suppress(aiohttp.ClientError, AttemptError):
             while len(seen) < _EXCERPT_BYTES and (chunk := await self._chunk()):
                 seen += chunk
-        return _said(bytes(seen[:_EXCERPT_BYTES]))
+        return _said(bytes(seen), secrets)
 
     async def _chunk(self) -> bytes:
         chunk = b""
@@ -181,7 +190,7 @@ def _timestamp(date: str) -> float | None:
         return None
 
 
-def _said(body: bytes) -> str:
+def _said(body: bytes, secrets: Iterable[str]) -> str:
     """What a refusal says: the message inside the usual JSON shapes, else its text."""
     text = body.decode("utf-8", "replace")
     try:
@@ -192,4 +201,6 @@ def _said(body: bytes) -> str:
         if isinstance(value, dict) and name in value:
             value = value[name]
     shown = value if isinstance(value, str) else text
+    for secret in filter(None, secrets):
+        shown = shown.replace(secret, MASK)
     return " ".join("".join(c if c.isprintable() else " " for c in shown).split())[:_EXCERPT_CHARACTERS]

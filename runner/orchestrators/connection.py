@@ -12,7 +12,6 @@ from yarl import URL
 
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
-from runner.core.secret import MASK
 from runner.orchestrators.settings import EndpointSettings
 from runner.outgoing import CallLimits, IncomingAnswer, call, retry_after_seconds, status_is_retryable
 from runner.ports import Prompt
@@ -100,9 +99,7 @@ class Connection:
             # Such answers like to quote the key.
             message = f"orchestrator `{self.name}` refused the API key (HTTP {status}); set a valid `api_key` for it"
             return AttemptError(UNAUTHORIZED, message, retryable=False, endpoint=self.name)
-        said = await incoming.excerpt()
-        if key := self.settings.api_key.reveal():
-            said = said.replace(key, MASK)
+        said = await incoming.excerpt([self.settings.api_key.reveal()])
         message = f"orchestrator `{self.name}` answered HTTP {status}" + (f": {said}" if said else "")
         return AttemptError(
             "HTTP_STATUS",

@@ -1,0 +1,57 @@
+"""Server-sent events, as far as AI orchestrators use them: the data of each event, from bytes cut anywhere.
+
+Source: WHATWG HTML, 9.2.6 "Interpreting an event stream". Names, ids and retry times are read over.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class EventStream:
+    """Takes chunks, gives events. Holds at most one unfinished event, which the caller's limit on bytes bounds."""
+
+    def __init__(self) -> None:
+        self._unread = bytearray()
+        self._seen = 0
+        self._data: list[bytes] = []
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of every event that this chunk completes. Text is UTF-8, still encoded, and never cut."""
+        self._unread += chunk
+        if self._at_start and len(self._unread) >= len(_BYTE_ORDER_MARK):
+            self._at_start = False
+            if self._unread.startswith(_BYTE_ORDER_MARK):
+                del self._unread[: len(_BYTE_ORDER_MARK)]
+                self._seen = 0
+        events = []
+        for line in self._lines():
+            if line:
+                self._field(line)
+            elif self._data:
+                events.append(b"\n".join(self._data))
+                self._data.clear()
+        return events
+
+    def _lines(self) -> list[bytes]:
+        lines = []
+        start = 0
+        # What was searched before holds no line's end: a line that comes byte by byte is not searched again and again.
+        while (end := _LINE_END.search(self._unread, max(start, self._seen))) is not None:
+            if end[0] == b"\r" and end.end() == len(self._unread):
+                break  # the \n of this \r may be in the next chunk
+            lines.append(bytes(self._unread[start : end.start()]))
+            start = end.end()
+        del self._unread[:start]
+        self._seen = max(0, len(self._unread) - 1)
+        return lines
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
