@@ -45,7 +45,19 @@ LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
 _BULK: Final = frozenset({"output", "text", "artifacts", "warnings"})
 
 #: A notice's level, where the one who gives it does not say: by how its name ends.
-_ALARMING: Final = ("_failed", "_lost", "_full", "_stalled", "_damaged", "_unavailable", "_refused", "_down")
+_ALARMING: Final = (
+    "_failed",
+    "_lost",
+    "_dropped",
+    "_full",
+    "_stalled",
+    "_damaged",
+    "_unavailable",
+    "_refused",
+    "_down",
+)
+
+_ENDS_RUN: Final = frozenset({"lease_lost", "job_dropped"})
 
 
 class Telemetry:
@@ -55,7 +67,7 @@ class Telemetry:
         self.logs = logs
         self.metrics = metrics
         self.traces = traces
-        self._timeline = timeline or Timeline()
+        self._timeline = Timeline() if timeline is None else timeline
 
     def committed(self, job: JobSummary, events: Sequence[Recorded], *, traceparent: str = "") -> None:
         """Events of a job are durable. `traceparent` is the submitter's, where the caller has it."""
@@ -99,13 +111,13 @@ class Telemetry:
     def notice(self, event: str, **fields: Any) -> None:
         """A log event. Its level is the field `level`, else warning for what sounds bad or has an `error`.
 
-        `lease_lost` with a `job_id` also ends what is known of that job: its events are another daemon's now.
+        `lease_lost` and `job_dropped` also end what is kept of their `job_id`: its next events are told elsewhere.
         """
         self.metrics.notice(event)
         alarming = event.endswith(_ALARMING) or "error" in fields
         named = logging.getLevelNamesMapping().get(str(fields.pop("level", "")).upper())
         self.logs.write(named or (logging.WARNING if alarming else logging.INFO), event, fields)
-        if event == "lease_lost":
+        if event in _ENDS_RUN:
             for stretch in self._timeline.drop(str(fields.get("job_id", ""))):
                 self._ended(stretch)
 

@@ -80,7 +80,7 @@ class Traces:
                 **({"service.instance.id": runner_id} if runner_id else {}),
             }
         )
-        self._exporter = exporter or _otlp(settings)
+        self._exporter = _otlp(settings) if exporter is None else exporter
         self._processor = None if self._exporter is None else _batching(self._exporter, settings.max_queued_spans)
 
     @property

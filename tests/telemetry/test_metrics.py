@@ -1,0 +1,135 @@
+"""Metrics: what Prometheus scrapes parses, and no label grows without bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families
+
+from runner import __version__
+from runner.core.errors import LedgerUnavailable
+from runner.core.events import AttemptStarted, AttemptSucceeded, JobAccepted, JobStarted, JobState, JobSucceeded, Usage
+from runner.core.plan import Priority
+from runner.telemetry.metrics import OTHER, Label, Metrics
+from runner.telemetry.sampling import sample
+
+Make = Any
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+@pytest.fixture
+def busy(ear: Make, summary: Make, history: Make) -> Metrics:
+    """Metrics that have seen some of everything."""
+    job = summary(queue='mail "odd"\n\\')
+    done = AttemptSucceeded("fetch", attempt=1, usage=Usage(1, 2, 3, 5), endpoint="main", model="kücük")
+    start = AttemptStarted("fetch", 1, "http_request")
+    accepted = JobAccepted("Digest", 1, job.queue, Priority.LOW)
+    ear.telemetry.committed(job, history(accepted, JobStarted("r", 1), start, done, JobSucceeded()))
+    ear.telemetry.breaker("main", "small", "open", "closed")
+    ear.telemetry.ledger_commit(size=12, seconds=0.002)
+    ear.telemetry.watchers(+1)
+    ear.telemetry.frames_sent(3, 900)
+    ear.telemetry.notice("odd")
+    metrics: Metrics = ear.metrics
+    metrics.lag(0.001)
+    metrics.depths({("default", 1): 5, ("default", 2): 1}, {"default": 10_000_000}, now=12_000_000)
+    return metrics
+
+
+def test_the_text_format_passes_the_official_parser(busy: Metrics) -> None:
+    content, content_type = busy.exposition("text/plain; version=0.0.4")
+    assert content_type.startswith("text/plain; version=0.0.4")
+    names = {family.name for family in text_string_to_metric_families(content.decode())}  # type: ignore[no-untyped-call]
+    assert {"alt_runner_jobs", "alt_runner_attempts", "alt_runner_ledger_commit_seconds"} <= names
+    assert {"process_resident_memory_bytes", "process_cpu_seconds", "python_gc_collections"} <= names
+
+
+def test_openmetrics_passes_the_official_parser(busy: Metrics) -> None:
+    content, content_type = busy.exposition(OPENMETRICS)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in openmetrics_families(content.decode())}
+    assert families["alt_runner_build"].samples[0].labels["version"] == __version__
+    assert families["alt_runner_jobs_ended"].samples[0].labels["queue"] == 'mail "odd"\n\\'
+
+
+def test_every_metric_of_ours_has_our_name_a_description_and_base_units(busy: Metrics) -> None:
+    for family in busy.registry.collect():
+        assert family.documentation, family.name
+        assert family.name.startswith(("alt_runner_", "process_", "python_")), family.name
+        assert not family.name.endswith(("_ms", "_milliseconds", "_kb")), family.name
+
+
+def test_two_daemons_in_one_process_do_not_share_metrics() -> None:
+    one, other = Metrics(), Metrics()
+    one.watchers(+1)
+    assert one.registry.get_sample_value("alt_runner_watchers") == 1
+    assert other.registry.get_sample_value("alt_runner_watchers") == 0
+
+
+def test_values_of_a_label_beyond_its_limit_are_other() -> None:
+    label = Label(2)
+    assert [label(value) for value in "abcacd"] == ["a", "b", OTHER, "a", OTHER, OTHER]
+
+
+def test_a_thousand_kinds_of_task_are_a_handful_of_series(ear: Make, summary: Make, history: Make) -> None:
+    for number in range(1000):
+        start = AttemptStarted("fetch", 1, f"kind-{number}")
+        done = AttemptSucceeded("fetch", attempt=1)
+        job = summary(id=f"job-{number}", queue=f"queue-{number}")
+        ear.telemetry.committed(job, history(JobStarted("r", 1), start, done, JobSucceeded(), first=2))
+    text = ear.metrics.exposition("")[0].decode()
+    assert text.count("alt_runner_attempts_total{") == 4
+    assert text.count("alt_runner_jobs_ended_total{") == 4
+    assert ear.value("alt_runner_attempts_total", handler=OTHER, outcome="succeeded") == 997
+
+
+def test_a_queue_that_emptied_falls_to_zero(ear: Make) -> None:
+    metrics = ear.metrics
+    metrics.depths({("mail", JobState.QUEUED): 5}, {"mail": 1_000_000}, now=3_000_000)
+    assert ear.value("alt_runner_jobs", queue="mail", state="queued") == 5
+    assert ear.value("alt_runner_queue_oldest_seconds", queue="mail") == 2.0
+    metrics.depths({}, {}, now=4_000_000)
+    assert ear.value("alt_runner_jobs", queue="mail", state="queued") == 0
+    assert ear.value("alt_runner_queue_oldest_seconds", queue="mail") == 0
+
+
+def test_queues_beyond_the_limit_are_summed(ear: Make) -> None:
+    depths = {(f"queue-{number}", int(JobState.QUEUED)): 2 for number in range(10)}
+    ear.metrics.depths(depths, {}, now=0)
+    assert ear.value("alt_runner_jobs", queue=OTHER, state="queued") == 14
+
+
+class Ledger:
+    """Answers what sampling asks, or not; ends the sampling after the third look."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self.scope = scope
+        self.up: list[bool] = [True, False, True]
+
+    async def depths(self) -> dict[tuple[str, int], int]:
+        if not self.up:
+            self.scope.cancel()
+            await anyio.lowlevel.checkpoint()
+        if not self.up.pop(0):
+            raise LedgerUnavailable("away")
+        return {("default", 1): 7}
+
+    async def oldest_queued(self) -> dict[str, int]:
+        return {"default": 0}
+
+
+class Clock:
+    def now(self) -> int:
+        return 4_000_000
+
+
+async def test_sampling_goes_on_when_the_ledger_is_away(ear: Make) -> None:
+    with anyio.CancelScope() as scope:
+        ledger: Any = Ledger(scope)
+        await sample(ear.metrics, ledger, Clock(), interval=0.001)
+    assert ear.value("alt_runner_jobs", queue="default", state="queued") == 7
+    assert ear.value("alt_runner_ledger_up") == 1
+    assert ear.value("alt_runner_event_loop_lag_seconds_count") == 4
