@@ -1,0 +1,6 @@
+"""`.alt` descriptors: bytes in four formats and several dialects become one Plan, or all that is wrong with them."""
+
+from runner.core.alt.decoder import Decoded, decode
+from runner.core.alt.limits import DescriptorLimits
+
+__all__ = ["Decoded", "DescriptorLimits", "decode"]

@@ -1,0 +1,110 @@
+"""What every dialect gives to the checks that are the same for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from runner.core.alt.fields import Spot, word
+from runner.core.alt.report import Path, Report, kind_of, shown
+from runner.core.plan import Mode, Plan, Priority, TaskId
+
+MODES = {mode.value: mode for mode in Mode}
+PRIORITIES = {priority.name.lower(): priority for priority in Priority}
+
+read_mode = word(MODES, "UNKNOWN_MODE")
+read_priority = word(PRIORITIES, "UNKNOWN_PRIORITY")
+
+#: Kinds that are handled here; every other one goes to the orchestrator, unless a handler was added that claims it.
+LOCAL_KINDS = frozenset({"http_request", "python", "delay", "data_processing", "file_operation", "system_command"})
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A plan that is not checked yet."""
+
+    plan: Plan
+    #: `tasks` or `segments`.
+    list_name: str
+    #: Of each task as written, doubles and all: positions in it are those of the file.
+    dependencies: list[tuple[TaskId, ...]]
+    #: (index of a task, path inside its parameters) → path in the file.
+    locate_parameter: Callable[[int, Path], Path]
+
+
+def with_prompt(kind: str, parameters: dict[str, Any], text: str) -> dict[str, Any]:
+    """The parameters; for a kind that goes to the orchestrator, with `text` as the prompt if none is given."""
+    if kind in LOCAL_KINDS or parameters.get("prompt") is not None:
+        return parameters
+    return {**parameters, "prompt": text}
+
+
+def check_version(version: str | None, pattern: re.Pattern[str], name: str, supported: str, report: Report) -> None:
+    """Report a version that this dialect is not read in. What else is wrong by the rules of ours is told too."""
+    if version is not None and not pattern.fullmatch(version):
+        message = f"Version `{shown(version)}` of dialect `{name}` is not supported; supported is {supported}."
+        report.error("UNSUPPORTED_VERSION", ("version",), message)
+
+
+def rows(raw: Mapping[str, Any], list_name: str, report: Report) -> list[Any] | None:
+    """The list of tasks, or None after it was reported why there is none."""
+    listed = raw.get(list_name)
+    if type(listed) is not list:
+        message = f"`{list_name}` must be a list, not {kind_of(listed)}."
+        report.error("BAD_TYPE", (list_name,), message)
+        return None
+    if not listed:
+        report.error("NO_TASKS", (list_name,), f"`{list_name}` is empty; a job needs at least one.")
+        return None
+    limit = report.limits.max_tasks
+    if len(listed) > limit:
+        message = f"{len(listed)} {list_name} are more than setting `descriptor.max_tasks` allows ({limit})."
+        report.error("TOO_MANY_TASKS", (list_name,), message)
+        return None
+    return listed
+
+
+def without_doubles(names: tuple[str, ...], spot: Spot) -> tuple[str, ...]:
+    """Dependencies, each once; a double is told."""
+    if len(names) == len(set(names)):
+        return names
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name and name in seen:
+            path = (*spot.path, "dependencies", index)
+            spot.report.warn("DUPLICATE_DEPENDENCY", path, f"`{shown(name)}` is listed more than once.")
+        seen.add(name)
+    return tuple(dict.fromkeys(names))
+
+
+def kept(unknown: dict[str, Any], metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Metadata and unknown fields together. A field whose name the metadata has gets underscores before it."""
+    if not unknown:
+        return metadata or {}
+    together = dict(metadata or {})
+    for key, value in unknown.items():
+        free = key
+        while free in together:
+            free = f"_{free}"
+        together[free] = value
+    return together
+
+
+def settle_priority(known: dict[str, Any], report: Report) -> None:
+    """Take the priority from the metadata, where the file itself tells none."""
+    told = known.get("metadata", {}).get("priority")
+    if told is None or "priority" in known:
+        return
+    priority = PRIORITIES.get(told.lower()) if isinstance(told, str) else None
+    if priority is not None:
+        known["priority"] = priority
+        return
+    quoted = f"`{shown(told)}`" if isinstance(told, str) else kind_of(told).capitalize()
+    report.warn(
+        "UNKNOWN_PRIORITY",
+        ("metadata", "priority"),
+        f"{quoted} is no priority, so the job's is medium; there are {', '.join(f'`{name}`' for name in PRIORITIES)}.",
+        like=(told, PRIORITIES) if isinstance(told, str) else None,
+    )

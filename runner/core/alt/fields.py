@@ -1,0 +1,245 @@
+"""Reads the fields of an object by a table: one row for each name, with what it becomes and how it is read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from runner.core.alt.report import Path, Report, kind_of, shown
+from runner.core.plan import Instant
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)"
+    r"(?:(?:[Tt]|[ \t]+)(\d\d?):(\d\d):(\d\d)(?:\.(\d+))?(?:[ \t]*(?:([Zz])|([+-])(\d\d?)(?::?(\d\d))?))?)?",
+    re.ASCII,
+)
+_Word = TypeVar("_Word")
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+class Spot:
+    """One object of the descriptor, while it is read."""
+
+    __slots__ = ("path", "report")
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path = path
+        self.report = report
+
+    def wrong(self, reason: str, key: str, message: str, **more: Any) -> None:
+        self.report.error(reason, (*self.path, key), message, **more)
+
+    def not_a(self, what: str, key: str, value: Any) -> None:
+        """Report a value of the wrong type."""
+        suggestion = ""
+        if what == "text" and isinstance(value, int | float) and not isinstance(value, bool):
+            suggestion = f'"{value}"'
+        self.wrong("BAD_TYPE", key, f"`{shown(key)}` must be {what}, not {kind_of(value)}.", suggestion=suggestion)
+
+
+#: Answers what the plan holds, or None after it reported why there is nothing.
+Read = Callable[[Any, Spot, str], Any]
+
+
+class Field(NamedTuple):
+    """A row of a table of fields."""
+
+    #: The name of what it becomes.
+    becomes: str
+    read: Read
+    required: bool = False
+
+
+class Table:
+    """The fields that an object may have."""
+
+    def __init__(self, fields: Mapping[str, Field], also_known: Mapping[str, str] | None = None) -> None:
+        self.fields = fields
+        self.required = frozenset(name for name, field in fields.items() if field.required)
+        #: Names that people use instead, and ours.
+        self.also_known = also_known or {}
+
+    def read(self, raw: dict[str, Any], spot: Spot) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is known, by the names that it becomes, and what is not, as it stands. A null counts as absent.
+
+        A required field that is missing, and any that is wrong, is reported and left out.
+        """
+        known: dict[str, Any] = {}
+        unknown: dict[str, Any] = {}
+        fields = self.fields
+        absent = not self.required <= raw.keys()
+        for key, value in raw.items():
+            field = fields.get(key)
+            if field is None:
+                unknown[key] = value
+            elif value is not None:
+                read = field.read(value, spot, key)
+                if read is not None:
+                    known[field.becomes] = read
+            elif field.required:
+                absent = True
+        if absent or unknown:
+            self._tell(raw, unknown, spot)
+        return known, unknown
+
+    def _tell(self, raw: dict[str, Any], unknown: dict[str, Any], spot: Spot) -> None:
+        for name in self.fields:
+            if name in self.required and raw.get(name) is None:
+                spot.wrong("MISSING_FIELD", name, f"`{name}` is required.")
+        free = [name for name in self.fields if name not in raw]
+        for key in unknown:
+            spot.report.warn(
+                "UNKNOWN_FIELD",
+                (*spot.path, key),
+                f"`{shown(key)}` is not a field here; it is kept in the metadata and does nothing.",
+                suggestion=self.also_known.get(key, ""),
+                like=(key, free),
+                at_key=True,
+            )
+
+
+# ------------------------------------------------------------------------------------------------ how to read
+
+
+def text(value: Any, spot: Spot, key: str) -> str | None:
+    if type(value) is str:
+        return value
+    spot.not_a("text", key, value)
+    return None
+
+
+def filled_text(value: Any, spot: Spot, key: str) -> str | None:
+    if type(value) is not str:
+        spot.not_a("text", key, value)
+        return None
+    if not value or value.isspace():
+        spot.wrong("BLANK", key, f"`{key}` must not be blank.")
+        return None
+    return value
+
+
+def identifier(value: Any, spot: Spot, key: str) -> str | None:
+    """An id: not blank, and short enough to be repeated in every event."""
+    if type(value) is str and len(value) > spot.report.limits.max_id:
+        limit = spot.report.limits.max_id
+        message = f"`{key}` has {len(value)} characters; setting `descriptor.max_id` allows {limit}."
+        spot.wrong("TEXT_TOO_LONG", key, message)
+        return None
+    return filled_text(value, spot, key)
+
+
+def boolean(value: Any, spot: Spot, key: str) -> bool | None:
+    if type(value) is bool:
+        return value
+    spot.not_a("true or false", key, value)
+    return None
+
+
+def mapping(value: Any, spot: Spot, key: str) -> dict[str, Any] | None:
+    if type(value) is dict:
+        return value
+    spot.not_a("an object", key, value)
+    return None
+
+
+def texts(value: Any, spot: Spot, key: str) -> tuple[str, ...] | None:
+    """A list of texts. An item that is none is reported and becomes "", so that the others keep their places."""
+    if type(value) is not list:
+        spot.not_a("a list of texts", key, value)
+        return None
+    for index, item in enumerate(value):
+        if type(item) is not str:
+            message = f"`{key}` must hold texts, not {kind_of(item)}."
+            spot.report.error("BAD_TYPE", (*spot.path, key, index), message)
+    return tuple([item if type(item) is str else "" for item in value])
+
+
+def integer(lowest: int, highest: int) -> Read:
+    """Whole numbers within these, both included."""
+
+    def read(value: Any, spot: Spot, key: str) -> int | None:
+        if type(value) is not int:
+            spot.not_a("a whole number", key, value)
+            return None
+        if lowest <= value <= highest:
+            return value
+        spot.wrong("OUT_OF_RANGE", key, f"`{key}` must be from {lowest} to {highest}, not {value}.")
+        return None
+
+    return read
+
+
+def number(*, above: float = -math.inf, least: float = -math.inf, most: float = math.inf, unit: str = "") -> Read:
+    """Numbers greater than `above`, not less than `least` and not greater than `most`."""
+    bounds = " and ".join(
+        word
+        for word, given in (
+            (f"greater than {above:g}", math.isfinite(above)),
+            (f"at least {least:g}", math.isfinite(least)),
+            (f"at most {most:g}", math.isfinite(most)),
+        )
+        if given
+    )
+
+    def read(value: Any, spot: Spot, key: str) -> float | None:
+        if type(value) is not int and type(value) is not float:
+            spot.not_a(f"a number{unit}", key, value)
+            return None
+        if above < value <= most and value >= least:
+            return float(value)
+        spot.wrong("OUT_OF_RANGE", key, f"`{key}` must be a number{unit} {bounds}, not {value}.")
+        return None
+
+    return read
+
+
+def word(words: Mapping[str, _Word], reason: str) -> Read:
+    """One of these words, in any case."""
+    listed = ", ".join(f"`{name}`" for name in words)
+
+    def read(value: Any, spot: Spot, key: str) -> _Word | None:
+        if type(value) is not str:
+            spot.not_a("text", key, value)
+            return None
+        found = words.get(value.lower())
+        if found is None:
+            spot.wrong(reason, key, f"`{shown(value)}` is no {key}; there are {listed}.", like=(value, words))
+        return found
+
+    return read
+
+
+def instant(value: Any, spot: Spot, key: str) -> Instant | None:
+    """A time: RFC 3339, and what YAML 1.1 and TOML also write as times. Without a zone it is taken as UTC."""
+    if type(value) is not str:
+        spot.not_a("a time as RFC 3339 text (2025-04-26T19:32:00Z)", key, value)
+        return None
+    match = _TIME.fullmatch(value.strip())
+    parsed = _instant(match) if match else None
+    if match is None or parsed is None:
+        spot.wrong("BAD_TIME", key, f"`{shown(value)}` is no RFC 3339 time; write it as 2025-04-26T19:32:00Z.")
+        return None
+    if not match[8] and not match[9]:
+        message = f"`{shown(value)}` has no time zone and is taken as UTC."
+        spot.report.warn("NO_TIME_ZONE", (*spot.path, key), message, suggestion=f"{value.strip()}Z" if match[4] else "")
+    return parsed
+
+
+def _instant(match: re.Match[str]) -> Instant | None:
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
+    fraction = int((match[7] or "").ljust(6, "0")[:6])
+    offset = int(match[10] or 0) * 60 + int(match[11] or 0)
+    # RFC 3339 §5.7: a leap second is written :60, which datetime does not know.
+    leap = second == 60  # noqa: PLR2004 - the RFC's number
+    try:
+        moment = dt.datetime(year, month, day, hour, minute, 59 if leap else second, fraction, dt.UTC)
+    except ValueError:
+        return None
+    if offset >= 24 * 60 or int(match[11] or 0) >= 60:  # noqa: PLR2004 - hours of a day, minutes of an hour
+        return None
+    shift = (60 if match[9] == "-" else -60) * offset + leap
+    return (moment - _EPOCH) // _MICROSECOND + shift * 1_000_000

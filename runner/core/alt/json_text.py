@@ -1,0 +1,214 @@
+"""JSON (RFC 8259). msgspec reads what is sound; what it refuses, and every finding's place, costs a second look."""
+
+from __future__ import annotations
+
+import json
+import json.decoder
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from runner.core.alt.report import NOWHERE, Path, Position, Report, shown
+from runner.core.alt.source import BOM, Source, position_at, text_of
+from runner.core.alt.values import checked, too_deep
+
+_scan_string: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
+_SPACE = re.compile(r"[ \t\n\r]*")
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+_SPACED_COLONS = (b" :", b"\n:", b"\t:", b"\r:")
+_LONGEST_INTEGER = 20
+#: A tree of wanted paths.
+Wanted = dict[str | int, Any]
+
+
+def read_json(data: bytes, report: Report) -> Source:
+    """Parse JSON.
+
+    Raises Unreadable: if it is no JSON.
+    """
+    data = data.removeprefix(BOM)
+    may_refer = b"${" in data or b"\\u00" in data
+    try:
+        value = msgspec.json.decode(data)
+        msgspec.msgpack.encode(value)  # refuses what no ledger can store: integers beyond 64 bits
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+        return _second_look(data, report)
+    if not _is_sound(data, value, report):
+        return _second_look(data, report)
+    return Source(value, lambda paths: _Places(text_of(data, report)).locate(paths), may_refer)
+
+
+def _is_sound(data: bytes, value: Any, report: Report) -> bool:
+    """True if there is certainly no duplicate key, NUL, overlong text or undue depth.
+
+    Where no white space stands before a colon, each key ends in `":` and so does nothing else but an escaped quote
+    inside a text. So as many `":` as keys were kept means that none was lost.
+    """
+    keys, level, depth = 0, [value], 0
+    while level:
+        depth += 1
+        objects = [v for v in level if type(v) is dict]
+        keys += sum(map(len, objects))
+        inside = [v for o in objects for v in o.values() if type(v) is dict or type(v) is list]
+        if len(objects) < len(level):
+            inside += [v for o in level if type(o) is list for v in o if type(v) is dict or type(v) is list]
+        level = inside
+    return (
+        depth <= report.limits.depth
+        and data.count(b'":') == keys
+        and not any(colon in data for colon in _SPACED_COLONS)
+        and b"\\u0000" not in data
+        and len(data) <= report.limits.max_string
+    )
+
+
+def _second_look(data: bytes, report: Report) -> Source:
+    """Parse again, slower, to tell exactly what is wrong, or that nothing is."""
+    text = text_of(data, report)
+    _check_depth(text, report)
+    doubled = _Doubled()
+    try:
+        value = json.JSONDecoder(object_pairs_hook=doubled.object, parse_int=_integer).decode(text)
+    except json.JSONDecodeError as e:
+        message = f"Not valid JSON: {e.msg[0].lower()}{e.msg[1:]}."
+        raise report.fatal("SYNTAX", message, position=(e.lineno, e.colno)) from None
+    places = _Places(text)
+    if doubled.found:
+        places.report_doubled(report)
+    return Source(checked(value, report), places.locate)
+
+
+class _Doubled:
+    """Notices objects in which a key stands twice."""
+
+    def __init__(self) -> None:
+        self.found = False
+
+    def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            self.found = True
+        return made
+
+
+def _integer(digits: str) -> int:
+    """Python refuses thousands of digits, and takes quadratic time for hundreds of thousands."""
+    if len(digits) <= _LONGEST_INTEGER:
+        return int(digits)
+    return -(2**65) if digits.startswith("-") else 2**65
+
+
+def _check_depth(text: str, report: Report) -> None:
+    """Before parsing: the parsers below recurse."""
+    if text.count("[") + text.count("{") <= report.limits.depth:
+        return
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        character = text[match.start()]
+        if character in "[{":
+            depth += 1
+            if depth > report.limits.depth:
+                raise report.fatal("TOO_DEEP", too_deep(report), position=position_at(text, match.start()))
+        elif character != '"':
+            depth -= 1
+
+
+class _Places:
+    """Finds where the values of a text stand that is known to be JSON."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._doubled = _Doubled()
+        decoder = json.JSONDecoder(object_pairs_hook=self._doubled.object, parse_int=_integer)
+        self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
+        self._found: dict[Path, tuple[int, int]] = {}
+
+    def locate(self, paths: Sequence[Path]) -> Mapping[Path, tuple[Position, Position]]:
+        """The position of each path, or else of its nearest ancestor. One pass over the text, whatever their number."""
+        wanted: Wanted = {}
+        for path in paths:
+            branch = wanted
+            for step in path:
+                branch = branch.setdefault(step, {})
+        start = self._skip_space(0)
+        self._found = {(): (start, start)}
+        self._descend(wanted, start, ())
+        # Counting lines is linear, so it is done once for all, in the order of the text.
+        offsets = sorted({index for pair in self._found.values() for index in pair})
+        positions = dict(zip(offsets, self._positions(offsets), strict=True))
+        return {path: self._nearest(path, positions) for path in paths}
+
+    def _nearest(self, path: Path, positions: Mapping[int, Position]) -> tuple[Position, Position]:
+        for length in range(len(path), -1, -1):
+            if pair := self._found.get(path[:length]):
+                at_key, at_value = pair
+                return positions[at_key], positions[at_value]
+        return NOWHERE, NOWHERE
+
+    def _positions(self, offsets: list[int]) -> Iterator[Position]:
+        line, counted = 1, 0
+        for offset in offsets:
+            line += self._text.count("\n", counted, offset)
+            counted = offset
+            yield line, offset - self._text.rfind("\n", 0, offset)
+
+    def _descend(self, wanted: Wanted, start: int, path: Path) -> int:
+        """Note what is wanted of the value at `start`; answers the index after it."""
+        if not wanted or self._text[start] not in "{[":
+            return self._after(start)
+
+        def visit(step: str | int, at_key: int, at_value: int) -> int:
+            if step not in wanted:
+                return self._after(at_value)
+            inner = (*path, step)
+            self._found.setdefault(inner, (at_key, at_value))
+            return self._descend(wanted[step], at_value, inner)
+
+        return self._visit(start, visit)
+
+    def report_doubled(self, report: Report) -> None:
+        """Report each key that stands twice in its object."""
+        self._report_doubled(self._skip_space(0), (), report)
+
+    def _report_doubled(self, start: int, path: Path, report: Report) -> int:
+        self._doubled.found = False
+        end = self._after(start)
+        if not self._doubled.found or report.full:
+            return end
+        seen: set[str | int] = set()
+
+        def visit(step: str | int, at_key: int, at_value: int) -> int:
+            inner = (*path, step)
+            if step in seen:
+                message = f"The key `{shown(str(step))}` stands twice in its object."
+                report.error("DUPLICATE_KEY", inner, message, position=position_at(self._text, at_key))
+            seen.add(step)
+            return self._report_doubled(at_value, inner, report)
+
+        return self._visit(start, visit)
+
+    def _visit(self, start: int, visit: Callable[[str | int, int, int], int]) -> int:
+        """Call `visit(step, index of key, index of value)` for each member; it answers the index after the value."""
+        text, number = self._text, 0
+        is_object = text[start] == "{"
+        index = self._skip_space(start + 1)
+        while text[index] not in "]}":
+            at_key = index
+            key: str | int = number
+            if is_object:
+                key, index = _scan_string(text, index + 1)
+                index = self._skip_space(self._skip_space(index) + 1)
+            number += 1
+            index = self._skip_space(visit(key, at_key, index))
+            if text[index] == ",":
+                index = self._skip_space(index + 1)
+        return index + 1
+
+    def _after(self, start: int) -> int:
+        return int(self._scan(self._text, start)[1])
+
+    def _skip_space(self, index: int) -> int:
+        match = _SPACE.match(self._text, index)
+        return match.end() if match else index

@@ -1,0 +1,329 @@
+"""`${…}` references inside parameters: found, and replaced by what they name.
+
+    ${tasks.ID.output}          the output of a task that ran before
+    ${tasks.ID.output.PATH}     a part of it; PATH is JMESPath
+    ${inputs.NAME}              what the submitter passed; ${inputs.NAME.PATH} a part of it
+    ${job.id}                   the job's id
+    ${secrets.NAME}             a secret, looked up at the moment of the call
+
+`$${` is a literal `${`. A bare ID ends before the first `.output`; an id that holds one, or a brace or a quote, is
+written as a JSON text: `${tasks."my.output".output}`. So is the NAME of an input that is not a plain word.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jmespath
+import jmespath.exceptions
+import jmespath.functions
+import jmespath.parser
+import msgspec
+
+from runner.core.errors import AttemptError
+from runner.core.events import Json
+from runner.core.plan import Plan, TaskId
+
+#: Characters of one reference. JMESPath's parser recurses.
+LONGEST = 2_000
+
+_OPENING = re.compile(r"\$\$\{|\$\{")
+#: What matters on the way to the closing brace: braces, and the quoted texts of JMESPath, in which they do not.
+_INSIDE = re.compile(r"""[{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`""", re.DOTALL)
+_JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BARE_ID = re.compile(r'([^"{}]+?)\.output(?=[.\[|\s]|\Z)')
+_OUTPUT = re.compile(r"\.output(?=[.\[|\s]|\Z)")
+_BARE_NAME = re.compile(r"[^\W\d][\w-]*")
+_SECRET_NAME = re.compile(r"[\w./-]+")
+_FUNCTIONS = frozenset(jmespath.functions.Functions.FUNCTION_TABLE)
+
+
+class Root(enum.StrEnum):
+    """What a reference begins with."""
+
+    TASKS = "tasks"
+    INPUTS = "inputs"
+    JOB = "job"
+    SECRETS = "secrets"
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A well-formed reference."""
+
+    root: Root
+    #: The id of the task, or the name of the input, the secret, or the job's property.
+    name: str
+    #: JMESPath into the value; empty for the whole.
+    path: str = ""
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """What stands in `${…}` and is no reference."""
+
+    #: BAD_REFERENCE or UNKNOWN_REFERENCE.
+    reason: str
+    message: str
+    #: A word, and those that may have been meant.
+    word: str = ""
+    meant: tuple[str, ...] = ()
+
+
+#: Texts as they are, and what stands between them.
+Piece = str | Reference | Malformed
+Place = tuple[str | int, ...]
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """What references resolve to, for one attempt."""
+
+    #: The output of a task that succeeded. May raise KeyError.
+    output: Callable[[TaskId], Json]
+    inputs: Mapping[str, Json]
+    job_id: str
+    #: The value of a secret, or None if there is none.
+    secret: Callable[[str], str | None]
+
+
+# ----------------------------------------------------------------------------------------------------- parsing
+
+
+def parse(text: str) -> list[Piece]:
+    """Split a text into literals and references; literals are unescaped, none is empty."""
+    pieces: list[Piece] = []
+    literal: list[str] = []
+    index = 0
+    while opening := _OPENING.search(text, index):
+        literal.append(text[index : opening.start()])
+        index = opening.end()
+        if opening[0] == "$${":
+            literal.append("${")
+            continue
+        end = _closing(text, index)
+        if before := "".join(literal):
+            pieces.append(before)
+        literal = []
+        if end < 0:
+            message = "This `${` is not closed; write `$${` for a literal one."
+            return [*pieces, Malformed("BAD_REFERENCE", message)]
+        pieces.append(_reference(text[index:end].strip()))
+        index = end + 1
+    if rest := "".join([*literal, text[index:]]):
+        pieces.append(rest)
+    return pieces
+
+
+def _closing(text: str, start: int) -> int:
+    """The index of the brace that closes the one before `start`, or -1."""
+    depth = 1
+    for match in _INSIDE.finditer(text, start, start + LONGEST):
+        if match[0] == "{":
+            depth += 1
+        elif match[0] == "}":
+            depth -= 1
+            if not depth:
+                return match.start()
+    return -1
+
+
+def _reference(inside: str) -> Reference | Malformed:  # noqa: PLR0911 - one return for each root
+    root, _, rest = inside.partition(".")
+    match root:
+        case "tasks":
+            return _task_output(rest)
+        case "inputs":
+            return _input(rest)
+        case "job" if rest == "id":
+            return Reference(Root.JOB, rest)
+        case "job":
+            return Malformed("UNKNOWN_REFERENCE", f"A job has no `{rest[:60]}` to refer to; there is `job.id`.")
+        case "secrets" if _SECRET_NAME.fullmatch(rest):
+            return Reference(Root.SECRETS, rest)
+        case "secrets":
+            return Malformed("BAD_REFERENCE", "A reference to a secret is written `${secrets.NAME}`.")
+        case "variables":
+            message = f"There is no variable `{rest[:60]}`: descriptors of this version have none."
+            return Malformed("UNKNOWN_REFERENCE", message)
+    message = (
+        f"`${{{inside[:60]}}}` refers to nothing; a reference begins with `tasks.`, `inputs.`, `job.` or `secrets.`, "
+        "and `$${` is a literal."
+    )
+    return Malformed("UNKNOWN_REFERENCE", message, root[:60], tuple(Root))
+
+
+def _task_output(rest: str) -> Reference | Malformed:
+    if quoted := _JSON_TEXT.match(rest):
+        name, after = _unquoted(quoted[0]), rest[quoted.end() :]
+        output = _OUTPUT.match(after)
+        if name is not None and output:
+            return _with_path(Root.TASKS, name, after[output.end() :])
+    elif bare := _BARE_ID.match(rest):
+        return _with_path(Root.TASKS, bare[1], rest[bare.end() :])
+    message = "A reference to a task is written `${tasks.ID.output}` or `${tasks.ID.output.PATH}`."
+    return Malformed("BAD_REFERENCE", message)
+
+
+def _input(rest: str) -> Reference | Malformed:
+    quoted = _JSON_TEXT.match(rest)
+    found = quoted or _BARE_NAME.match(rest)
+    name = (_unquoted(found[0]) if quoted else found[0]) if found else None
+    if found is None or name is None:
+        return Malformed("BAD_REFERENCE", "A reference to an input is written `${inputs.NAME}`.")
+    return _with_path(Root.INPUTS, name, rest[found.end() :])
+
+
+def _unquoted(text: str) -> str | None:
+    try:
+        return str(json.loads(text))
+    except json.JSONDecodeError:
+        return None
+
+
+def _with_path(root: Root, name: str, after: str) -> Reference | Malformed:
+    """`after` is empty, or `.field…`, `[0]…` or `| …`: what JMESPath continues an expression with."""
+    after = after.strip()
+    if not after:
+        return Reference(root, name)
+    path = after[1:] if after.startswith(".") else after if after.startswith("[") else f"@ {after}"
+    problem = _path_problem(path)
+    return problem or Reference(root, name, path)
+
+
+def _path_problem(path: str) -> Malformed | None:
+    try:
+        compiled = compiled_path(path)
+    except jmespath.exceptions.JMESPathError as e:
+        sentence = " ".join(str(e).split())[:200].rstrip(".")
+        return Malformed("BAD_REFERENCE", f"The path `{path[:60]}` is no JMESPath: {sentence}.")
+    except RecursionError:
+        return Malformed("BAD_REFERENCE", f"The path `{path[:60]}` is nested too deep.")
+    for function in _functions(compiled.parsed):
+        if function not in _FUNCTIONS:
+            message = f"JMESPath has no function `{function[:60]}`."
+            return Malformed("BAD_REFERENCE", message, function, tuple(sorted(_FUNCTIONS)))
+    return None
+
+
+def _functions(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get("type") == "function_expression":
+            yield node["value"]
+        for child in node.get("children", ()):
+            yield from _functions(child)
+
+
+@functools.lru_cache(maxsize=4096)
+def compiled_path(path: str) -> jmespath.parser.ParsedResult:
+    """The compiled expression; the same text is compiled once.
+
+    Raises JMESPathError, RecursionError: if it is no JMESPath, or is nested too deep.
+    """
+    return jmespath.parser.Parser().parse(path)
+
+
+# ----------------------------------------------------------------------------------------------------- finding
+
+
+def scan(value: Json) -> Iterator[tuple[Place, Reference | Malformed]]:
+    """What stands in the `${…}` of all texts of a value, and where. Keys are left alone."""
+    if isinstance(value, str):
+        if "${" in value:
+            yield from (((), piece) for piece in parse(value) if not isinstance(piece, str))
+        return
+    inside: Iterable[tuple[str | int, Json]] = ()
+    if isinstance(value, dict):
+        inside = value.items()
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    for step, item in inside:
+        if isinstance(item, str | dict | list):
+            yield from (((step, *place), found) for place, found in scan(item))
+
+
+def find(value: Json) -> Iterator[Reference]:
+    """The well-formed references of a value, in order, doubles and all."""
+    for _, found in scan(value):
+        if isinstance(found, Reference):
+            yield found
+
+
+def required_inputs(plan: Plan) -> set[str]:
+    """The inputs that a submitter must pass."""
+    return {found.name for task in plan.tasks for found in find(task.parameters) if found.root is Root.INPUTS}
+
+
+# --------------------------------------------------------------------------------------------------- resolving
+
+
+def resolve(value: Json, scope: Scope) -> Json:
+    """The value with every reference replaced; what holds none is the same object.
+
+    A text that is one reference and nothing else becomes the value it names. Inside a longer text a text stands as
+    itself, null as nothing, and anything else as compact JSON.
+
+    Raises AttemptError: UNRESOLVED_REFERENCE, if something is not there or a path cannot be applied.
+    """
+    match value:
+        case str():
+            return _resolved_text(value, scope) if "${" in value else value
+        case dict():
+            return {key: resolve(item, scope) for key, item in value.items()}
+        case list():
+            return [resolve(item, scope) for item in value]
+    return value
+
+
+def _resolved_text(text: str, scope: Scope) -> Json:
+    pieces = parse(text)
+    if len(pieces) == 1 and not isinstance(pieces[0], str):
+        return _resolved(pieces[0], scope)
+    return "".join(piece if isinstance(piece, str) else _rendered(_resolved(piece, scope)) for piece in pieces)
+
+
+def _rendered(value: Json) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _resolved(piece: Reference | Malformed, scope: Scope) -> Json:
+    if isinstance(piece, Malformed):
+        raise _unresolved(piece.message)
+    value = _named(piece, scope)
+    if not piece.path:
+        return value
+    try:
+        return compiled_path(piece.path).search(value)
+    except (jmespath.exceptions.JMESPathError, RecursionError) as e:
+        sentence = " ".join(str(e).split())[:200].rstrip(".")
+        message = f"the path `{piece.path}` cannot be applied to {piece.root} `{piece.name}`: {sentence}"
+        raise _unresolved(message) from None
+
+
+def _named(reference: Reference, scope: Scope) -> Json:
+    name = reference.name
+    match reference.root:
+        case Root.TASKS:
+            try:
+                return scope.output(name)
+            except KeyError:
+                raise _unresolved(f"task `{name}` has no output") from None
+        case Root.INPUTS:
+            if name not in scope.inputs:
+                raise _unresolved(f"the input `{name}` was not passed when the job was submitted")
+            return scope.inputs[name]
+        case Root.SECRETS:
+            secret = scope.secret(name)
+            if secret is None:
+                raise _unresolved(f"there is no secret `{name}`")
+            return secret
+        case Root.JOB:
+            return scope.job_id
+
+
+def _unresolved(message: str) -> AttemptError:
+    return AttemptError("UNRESOLVED_REFERENCE", message, retryable=False)
