@@ -273,8 +273,8 @@ class Clock(Protocol):
 class Observer(Protocol):
     """Telemetry's ear. Called on the event loop, after the fact; must not block or raise."""
 
-    def committed(self, job: JobSummary, events: Sequence[Recorded]) -> None:
-        """Events of a job are durable. Called once for each commit, in order."""
+    def committed(self, job: JobSummary, events: Sequence[Recorded], *, traceparent: str) -> None:
+        """Events of a job are durable. Called once for each commit, in order. `traceparent` is the submitter's."""
 
     def attempt(self, job: JobSummary, task: TaskPlan, number: int, *, traceparent: str) -> AbstractContextManager[str]:
         """Spans one attempt; gives the trace context to pass on, or "". `traceparent` is the submitter's."""
@@ -298,7 +298,7 @@ class Observer(Protocol):
 class Quiet:
     """An Observer that hears nothing."""
 
-    def committed(self, job: JobSummary, events: Sequence[Recorded]) -> None: ...
+    def committed(self, job: JobSummary, events: Sequence[Recorded], *, traceparent: str) -> None: ...
 
     def attempt(self, job: JobSummary, task: TaskPlan, number: int, *, traceparent: str) -> AbstractContextManager[str]:
         return nullcontext("")

@@ -17,9 +17,9 @@ from runner.ports import Clock, Handler, Ledger, Observer, Secrets
 FALLBACK_HANDLER = "orchestrator"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Equipment:
-    """The ports and settings of one running engine."""
+    """The ports and settings of one running engine. `settings`, `retry` and `secrets` are replaced on reload."""
 
     #: New at every start of the process.
     runner_id: str

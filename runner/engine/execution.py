@@ -305,7 +305,8 @@ class Execution:
     async def _large_outputs(self, live: LiveAttempt) -> dict[TaskId, Any]:
         """The outputs that this task refers to and that are too large to be kept in memory."""
         large: dict[TaskId, Any] = {}
-        for task_id in references.tasks_in(live.task.parameters):
+        named = {found.name for found in references.find(live.task.parameters) if found.root is references.Root.TASKS}
+        for task_id in named:
             artifact_id = self._run.tasks[task_id].output_artifact_id
             if artifact_id:
                 content = await self._with.ledger.artifact_bytes(
@@ -353,7 +354,7 @@ class Execution:
                 error=self._run.error,
             )
             self._with.broadcast.publish(self.job_id, frame)
-            self._with.observer.committed(self._summary, chunk)
+            self._with.observer.committed(self._summary, chunk, traceparent=self._claim.traceparent)
             self._tell(chunk)
 
     def _tell(self, chunk: list[Recorded]) -> None:
@@ -398,7 +399,7 @@ class Execution:
             trace_id=self._claim.traceparent.split("-")[1] if self._claim.traceparent else "",
         )
         assert self._run.ended_at is not None  # noqa: S101  the same
-        return Ending(state, self._run.error, execution_id, seal(record), self._run.ended_at, self._with.sinks)
+        return Ending(state, self._run.error, execution_id, seal(record), self._run.ended_at, tuple(self._with.sinks))
 
 
 def _chunks(recorded: list[Recorded]) -> Iterator[list[Recorded]]:

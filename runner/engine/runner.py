@@ -148,7 +148,7 @@ class Runner:
         )
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Submitted) and not result.replayed:
-                self._with.observer.committed(result.job, frames.decode([job.frame]))
+                self._with.observer.committed(result.job, frames.decode([job.frame]), traceparent=job.traceparent)
         for queue in queues:
             self.dispatcher.wake(queue=queue)
         self._with.journal.wake()

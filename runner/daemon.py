@@ -1,0 +1,218 @@
+"""The composition root: wires the parts, starts them in order, stops them in order."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import msgspec
+import uuid_utils
+
+from runner import __version__
+from runner import settings as settings_module
+from runner.core.errors import InvalidSettings
+from runner.core.plan import Instant
+from runner.engine.bell import Bell
+from runner.engine.broadcast import Broadcast
+from runner.engine.equipment import Equipment
+from runner.engine.journal import Journal
+from runner.engine.runner import Runner
+from runner.engine.slots import Slots
+from runner.handlers.registry import open_handlers
+from runner.ledgers.holder import Holder
+from runner.ledgers.sql import SqlLedger
+from runner.ports import Sink
+from runner.rpc.server import Server, ServerOptions, listening
+from runner.settings import Settings, SettingsSecrets
+from runner.sinks.directory import DirectorySink, DirectorySinkSettings
+from runner.telemetry.logs import Logs
+from runner.telemetry.masking import Masking
+from runner.telemetry.metrics import Metrics
+from runner.telemetry.observer import Telemetry
+from runner.telemetry.sampling import sample
+from runner.telemetry.traces import Traces
+from runner.web.app import create_app
+from runner.web.readiness import NotReady, Probes, disk_room, recent
+from runner.web.server import serve_http
+
+if TYPE_CHECKING:
+    pass
+
+#: Seconds between two looks at our own readiness, which `grpc.health.v1` then tells.
+HEALTH_INTERVAL: Final = 2.0
+#: Seconds that calls under way have at the very end; watchers have been sent away before.
+LAST_CALLS: Final = 1.0
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where a daemon listens."""
+
+    #: `host:port`.
+    grpc: str
+    #: `host:port`, or None where the HTTP port is off.
+    http: str | None
+
+
+class SystemClock:
+    """Wall time of the machine."""
+
+    def now(self) -> Instant:
+        return time.time_ns() // 1_000
+
+
+async def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
+    """Run a daemon until SIGTERM or SIGINT, then drain it. A second signal ends it at once, which loses nothing.
+
+    `ready` is called once, when calls are answered. SIGHUP reads the settings again.
+
+    Raises InvalidSettings, LedgerHeld, LedgerDamaged, LedgerUnavailable, PortTaken: if it cannot start.
+    """
+    async with _telemetry(settings) as telemetry, AsyncExitStack() as stack:
+        clock = SystemClock()
+        holder = Holder(str(uuid_utils.uuid7()), os.getpid(), socket.gethostname(), clock.now())
+        ledger = SqlLedger(settings.ledger_url, holder=holder, observer=telemetry, settings=settings.ledger)
+        await stack.enter_async_context(ledger.running())
+        secrets = SettingsSecrets(settings.secrets)
+        handlers = await stack.enter_async_context(
+            open_handlers(
+                settings.orchestrator, settings.http_request, settings.python, clock=clock, observer=telemetry
+            )
+        )
+        sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
+        equipment = Equipment(
+            runner_id=holder.runner_id,
+            ledger=ledger,
+            handlers=handlers,
+            observer=telemetry,
+            clock=clock,
+            secrets=secrets,
+            settings=settings.engine,
+            retry=settings.retry,
+            slots=Slots(settings.engine.max_concurrent_tasks),
+            broadcast=Broadcast(ledger, telemetry),
+            journal=Journal(ledger, poll_seconds=settings.engine.poll_seconds),
+            chance=random.random,
+            new_id=lambda: str(uuid_utils.uuid7()),
+            sinks={sink.name: Bell() for sink in sinks},
+        )
+        runner = Runner(equipment, queues=settings.queues, descriptor_limits=settings.descriptors, sinks=sinks)
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(runner.run)
+            loops.start_soon(
+                partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
+            )
+            await _listen(settings, runner, equipment, telemetry, ready)
+            loops.cancel_scope.cancel()
+        telemetry.notice("stopped", runner_id=holder.runner_id)
+
+
+@asynccontextmanager
+async def _telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
+    masking = Masking(settings_module.known_secrets(settings))
+    logs = Logs(settings.log, masking)
+    traces = Traces(settings.traces, masking=masking)
+    with logs.listening():
+        try:
+            yield Telemetry(logs, Metrics(settings.metrics), traces)
+        finally:
+            await traces.aclose()
+
+
+async def _listen(
+    settings: Settings,
+    runner: Runner,
+    equipment: Equipment,
+    telemetry: Telemetry,
+    ready: Callable[[Addresses], None],
+) -> None:
+    """Open the ports, serve until told to stop, drain."""
+    stopping = anyio.Event()
+    probes = _probes(settings, runner, equipment, stopping)
+    options = msgspec.convert(msgspec.structs.asdict(settings.grpc), ServerOptions)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(listening(runner, options, clock=equipment.clock, observer=telemetry))
+        http_port = None
+        if settings.http.enabled:
+            app = create_app(exposition=telemetry.metrics.exposition, readiness=probes)
+            http_port = await stack.enter_async_context(serve_http(settings.http, app))
+        addresses = Addresses(
+            f"{settings.grpc.host}:{server.port}",
+            None if http_port is None else f"{settings.http.host}:{http_port}",
+        )
+        async with anyio.create_task_group() as background:
+            background.start_soon(_obey_signals, settings, telemetry, stopping)
+            await server.set_serving(serving=True)
+            background.start_soon(_tell_health, server, probes, stopping)
+            telemetry.notice(
+                "ready", version=__version__, grpc=addresses.grpc, http=addresses.http, runner_id=equipment.runner_id
+            )
+            ready(addresses)
+            await stopping.wait()
+            telemetry.notice("draining", grace_seconds=settings.engine.drain_grace_seconds)
+            await server.set_serving(serving=False)
+            await runner.drain()
+            await server.stop(grace=LAST_CALLS)
+            background.cancel_scope.cancel()
+
+
+def _probes(settings: Settings, runner: Runner, equipment: Equipment, stopping: anyio.Event) -> Probes:
+    async def ledger() -> str:
+        await equipment.ledger.check()
+        return "a write was committed"
+
+    async def accepting() -> str:
+        if stopping.is_set():
+            raise NotReady("the daemon is shutting down")
+        return "jobs are taken"
+
+    return Probes(
+        {
+            "accepting": accepting,
+            "ledger": ledger,
+            "claims": recent("the claim loop", lambda: runner.dispatcher.ticked_at, settings.health.stall_seconds),
+            "disk": disk_room(Path(settings.data_dir), settings.health.min_free_bytes),
+        },
+        timeout=settings.http.check_timeout_seconds,
+    )
+
+
+async def _tell_health(server: Server, probes: Probes, stopping: anyio.Event) -> None:
+    while not stopping.is_set():
+        checks = await probes()
+        if not stopping.is_set():
+            await server.set_serving(serving=all(check.ok for check in checks))
+        await anyio.sleep(HEALTH_INTERVAL)
+
+
+async def _obey_signals(settings: Settings, telemetry: Telemetry, stopping: anyio.Event) -> None:
+    """The first SIGTERM or SIGINT drains, a second one ends the process; SIGHUP reloads."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        async for number in received:
+            if number == signal.SIGHUP:
+                settings = _reloaded(settings, telemetry)
+            elif stopping.is_set():
+                # Exactly what kill -9 does, which every part is built to survive.
+                os._exit(128 + number)
+            else:
+                stopping.set()
+
+
+def _reloaded(settings: Settings, telemetry: Telemetry) -> Settings:
+    """Take over what may change while running; keep everything if anything is wrong."""
+    try:
+        result = settings_module.reload(settings, settings_module.load())
+    except InvalidSettings as error:
+        telemetry.notice("reload_failed", error=str(error))
+        return settings
+    telemetry.logs.set_level(result.settings.log.level)
+    telemetry.notice("reloaded", applied=result.applied, restart=result.restart)
+    return result.settings
