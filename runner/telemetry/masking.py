@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from runner.core.redaction import Redaction
@@ -43,6 +44,11 @@ class Masking:
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Fields by name; a text that is named like a credential is masked whole."""
         return {
-            name: MASK if isinstance(value, str) and _TELLING_NAMES.search(str(name)) else self.value(value)
+            name: MASK if isinstance(value, str) and _telling(str(name)) else self.value(value)
             for name, value in fields.items()
         }
+
+
+@lru_cache(maxsize=1024)
+def _telling(name: str) -> bool:
+    return _TELLING_NAMES.search(name) is not None

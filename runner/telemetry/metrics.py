@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,7 +19,7 @@ from prometheus_client.exposition import choose_encoder
 
 from runner import __version__
 from runner.core.breaker import BreakerState
-from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded
+from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState
 from runner.core.job import JobSummary
 from runner.core.plan import Instant
 from runner.telemetry.settings import MetricsSettings
@@ -28,6 +28,8 @@ from runner.telemetry.timeline import AttemptStretch, RunStretch, Stretch, TaskS
 #: Stands for all values of a label beyond `metrics.max_label_values`.
 OTHER: Final = "other"
 
+_STATES: Final = {state: state.name.lower() for state in JobState}
+_TASK_STATES: Final = {state: state.name.lower() for state in TaskState}
 _MICROSECONDS: Final = 1_000_000
 _WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
 _WORK_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
@@ -50,6 +52,22 @@ class Label:
             return OTHER
         self._seen.add(value)
         return value
+
+
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
+
+class Series(dict[tuple[str, ...], Metric]):
+    """The series of a metric by the values of its labels. `labels()` checks and locks each time; this is a look-up."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self.metric: Metric = metric
+
+    def __missing__(self, values: tuple[str, ...]) -> Metric:
+        series: Metric = self.metric.labels(*values)
+        self[values] = series
+        return series
 
 
 class Metrics:
@@ -76,39 +94,51 @@ class Metrics:
         self._oldest = Gauge(
             "alt_runner_queue_oldest_seconds", "Age of the longest-waiting job.", ["queue"], registry=registry
         )
-        self._accepted = Counter("alt_runner_jobs_accepted", "Jobs accepted here.", ["queue"], registry=registry)
-        self._ended = Counter("alt_runner_jobs_ended", "Jobs that ended here.", ["queue", "state"], registry=registry)
+        self._accepted = Series(
+            Counter("alt_runner_jobs_accepted", "Jobs accepted here.", ["queue"], registry=registry)
+        )
+        self._ended = Series(
+            Counter("alt_runner_jobs_ended", "Jobs that ended here.", ["queue", "state"], registry=registry)
+        )
         self._released = Counter(
             "alt_runner_jobs_released", "Runs that ended without the job: given back or lost.", registry=registry
         )
-        self._wait = Histogram(
-            "alt_runner_queue_wait_seconds",
-            "Time from a job's acceptance, or from its not_before, to its first start.",
-            ["queue"],
-            buckets=_WAIT_BUCKETS,
-            registry=registry,
+        self._wait = Series(
+            Histogram(
+                "alt_runner_queue_wait_seconds",
+                "Time from a job's acceptance, or from its not_before, to its first start.",
+                ["queue"],
+                buckets=_WAIT_BUCKETS,
+                registry=registry,
+            )
         )
-        self._job_seconds = Histogram(
-            "alt_runner_job_duration_seconds",
-            "Time from acceptance to the terminal event.",
-            ["state"],
-            buckets=_WORK_BUCKETS,
-            registry=registry,
+        self._job_seconds = Series(
+            Histogram(
+                "alt_runner_job_duration_seconds",
+                "Time from acceptance to the terminal event.",
+                ["state"],
+                buckets=_WORK_BUCKETS,
+                registry=registry,
+            )
         )
 
     def _declare_attempts(self) -> None:
         registry = self.registry
-        self._tasks = Counter("alt_runner_tasks_ended", "Tasks that ended here.", ["state"], registry=registry)
-        self._running = Gauge("alt_runner_attempts_running", "Attempts under way.", ["handler"], registry=registry)
-        self._attempts = Counter(
-            "alt_runner_attempts", "Attempts that ended.", ["handler", "outcome"], registry=registry
+        self._tasks = Series(Counter("alt_runner_tasks_ended", "Tasks that ended here.", ["state"], registry=registry))
+        self._running = Series(
+            Gauge("alt_runner_attempts_running", "Attempts under way.", ["handler"], registry=registry)
         )
-        self._attempt_seconds = Histogram(
-            "alt_runner_attempt_duration_seconds",
-            "Duration of attempts.",
-            ["handler", "outcome"],
-            buckets=_WORK_BUCKETS,
-            registry=registry,
+        self._attempts = Series(
+            Counter("alt_runner_attempts", "Attempts that ended.", ["handler", "outcome"], registry=registry)
+        )
+        self._attempt_seconds = Series(
+            Histogram(
+                "alt_runner_attempt_duration_seconds",
+                "Duration of attempts.",
+                ["handler", "outcome"],
+                buckets=_WORK_BUCKETS,
+                registry=registry,
+            )
         )
         self._tokens = Counter(
             "alt_runner_model_tokens",
@@ -168,12 +198,12 @@ class Metrics:
         """Count what an event begins."""
         event = recorded.event
         if isinstance(event, JobAccepted):
-            self._accepted.labels(self._queue(event.queue)).inc()
+            self._accepted[self._queue(event.queue),].inc()
         elif isinstance(event, JobStarted) and recorded.sequence == 2:  # noqa: PLR2004  the first start, see Timeline
             claimable = max(job.created_at, job.not_before or 0)
-            self._wait.labels(self._queue(job.queue)).observe(_seconds(claimable, recorded.time))
+            self._wait[self._queue(job.queue),].observe(_seconds(claimable, recorded.time))
         elif isinstance(event, AttemptStarted):
-            self._running.labels(self._handler(event.handler)).inc()
+            self._running[self._handler(event.handler),].inc()
 
     def ended(self, stretch: Stretch) -> None:
         """Count what ended."""
@@ -181,18 +211,18 @@ class Metrics:
             case AttemptStretch():
                 self._attempt_ended(stretch)
             case TaskStretch(state=state) if state.terminal:
-                self._tasks.labels(state.name.lower()).inc()
+                self._tasks[_TASK_STATES[state],].inc()
             case RunStretch(state=None):
                 self._released.inc()
             case RunStretch(run=run, state=JobState() as state):
-                self._ended.labels(self._queue(run.job.queue), state.name.lower()).inc()
-                self._job_seconds.labels(state.name.lower()).observe(_seconds(run.job.created_at, stretch.ended))
+                self._ended[self._queue(run.job.queue), _STATES[state]].inc()
+                self._job_seconds[_STATES[state],].observe(_seconds(run.job.created_at, stretch.ended))
 
     def _attempt_ended(self, stretch: AttemptStretch) -> None:
         handler = self._handler(stretch.handler)
-        self._running.labels(handler).dec()
-        self._attempts.labels(handler, stretch.outcome).inc()
-        self._attempt_seconds.labels(handler, stretch.outcome).observe(_seconds(stretch.began, stretch.ended))
+        self._running[handler,].dec()
+        self._attempts[handler, stretch.outcome].inc()
+        self._attempt_seconds[handler, stretch.outcome].observe(_seconds(stretch.began, stretch.ended))
         if stretch.usage is not None:
             labels = (self._endpoint(stretch.endpoint), self._model(stretch.model))
             self._tokens.labels(*labels, "prompt").inc(stretch.usage.prompt_tokens)

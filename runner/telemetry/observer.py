@@ -20,8 +20,9 @@ from runner.telemetry.timeline import Stretch, Timeline
 from runner.telemetry.traces import Traces
 
 #: Every event that can happen to a job: the level and the name under which it is logged.
+#: A job that goes well is one line, when it ends: a line costs about as much as a tenth of the whole job.
 LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
-    events.JobAccepted: (logging.INFO, "job_accepted"),
+    events.JobAccepted: (logging.DEBUG, "job_accepted"),
     events.JobStarted: (logging.DEBUG, "job_started"),
     events.JobReleased: (logging.INFO, "job_released"),
     events.JobCancelling: (logging.INFO, "job_cancelling"),
@@ -57,6 +58,7 @@ _ALARMING: Final = (
     "_down",
 )
 
+_ENDINGS: Final = frozenset({events.JobSucceeded, events.JobPartiallySucceeded, events.JobFailed, events.JobCancelled})
 _ENDS_RUN: Final = frozenset({"lease_lost", "job_dropped"})
 
 
@@ -130,6 +132,9 @@ class Telemetry:
         if not self.logs.enabled(level):
             return
         fields: dict[str, Any] = {"job_id": job.id, "sequence": recorded.sequence}
+        if type(recorded.event) in _ENDINGS:
+            seconds = (recorded.time - job.created_at) / 1_000_000
+            fields |= {"title": job.title, "queue": job.queue, "tasks": job.task_count, "seconds": seconds}
         if trace_id:
             fields["trace_id"] = trace_id
         self.logs.write(level, name, fields | _fields(recorded.event))

@@ -53,7 +53,7 @@ class Parent(msgspec.Struct, frozen=True):
 
 def parse_traceparent(header: str) -> Parent | None:
     """The submitter's trace context, or None if the header is empty or not valid."""
-    match = _TRACEPARENT.fullmatch(header.strip().lower())
+    match = _TRACEPARENT.fullmatch(header.strip().lower()) if header else None
     if match is None:
         return None
     trace_id, span_id, flags, _ = match.groups()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from litestar import Litestar, Request, Response, get
+from litestar.exceptions import HTTPException
+from litestar.types import Scope
 
 from runner import __version__
 from runner.web.readiness import Readiness
+
+_log = logging.getLogger(__name__)
 
 #: Metrics for an Accept header: the text, and its content type.
 Exposition = Callable[[str], tuple[bytes, str]]
 
 
 def create_app(*, exposition: Exposition, readiness: Readiness) -> Litestar:
-    """The application. It writes no log, opens no documentation pages, and answers errors in JSON without details."""
+    """The application. It opens no documentation pages; errors are answered in JSON without details, which are logged."""
 
     @get("/", sync_to_thread=False)
     def index() -> dict[str, Any]:
@@ -42,4 +47,15 @@ def create_app(*, exposition: Exposition, readiness: Readiness) -> Litestar:
         body = {"status": "ready" if ready else "not_ready", "checks": checks}
         return Response(body, status_code=200 if ready else 503, headers={"cache-control": "no-store"})
 
-    return Litestar([index, metrics, healthz, readyz], openapi_config=None, logging_config=None, debug=False)
+    return Litestar(
+        [index, metrics, healthz, readyz],
+        after_exception=_tell,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _tell(error: Exception, scope: Scope) -> None:
+    if not isinstance(error, HTTPException):
+        _log.error("request_failed %s", scope["path"], exc_info=error)
