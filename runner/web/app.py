@@ -20,7 +20,7 @@ Exposition = Callable[[str], tuple[bytes, str]]
 
 
 def create_app(*, exposition: Exposition, readiness: Readiness) -> Litestar:
-    """The application. It opens no documentation pages; errors are answered in JSON without details, which are logged."""
+    """The application. It opens no documentation pages; errors are answered in JSON and told in full only in the log."""
 
     @get("/", sync_to_thread=False)
     def index() -> dict[str, Any]:
@@ -49,7 +49,7 @@ def create_app(*, exposition: Exposition, readiness: Readiness) -> Litestar:
 
     return Litestar(
         [index, metrics, healthz, readyz],
-        after_exception=_tell,
+        after_exception=[_tell],
         openapi_config=None,
         logging_config=None,
         debug=False,
