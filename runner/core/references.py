@@ -251,6 +251,14 @@ def find(value: Json) -> Iterator[Reference]:
             yield found
 
 
+def is_reference(value: Json) -> bool:
+    """True if the value is a text that is one reference and nothing else: its type is known when it runs."""
+    if not isinstance(value, str) or not value.startswith("${"):
+        return False
+    pieces = parse(value)
+    return len(pieces) == 1 and isinstance(pieces[0], Reference)
+
+
 def required_inputs(plan: Plan) -> set[str]:
     """The inputs that a submitter must pass."""
     return {found.name for task in plan.tasks for found in find(task.parameters) if found.root is Root.INPUTS}

@@ -7,15 +7,18 @@ from typing import Any, Protocol
 
 import msgspec
 
-from runner.core.alt import tasks
+from runner.core.alt import segments, tasks
 from runner.core.alt.dialect import Draft
 from runner.core.alt.graph import check_graph
 from runner.core.alt.json_text import read_json
 from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
+from runner.core.alt.msgpack_bytes import read_msgpack
 from runner.core.alt.report import Locate, Report, Unreadable, kind_of, nearest, shown
 from runner.core.alt.source import Source, nowhere
+from runner.core.alt.toml_text import read_toml
+from runner.core.alt.yaml_text import read_yaml
 from runner.core.errors import InvalidDescriptor
 from runner.core.findings import Finding
 from runner.core.plan import Plan
@@ -31,6 +34,9 @@ class Decoded(msgspec.Struct, frozen=True):
 DEFAULT_LIMITS = DescriptorLimits()
 _READERS: dict[Format, Callable[[bytes, Report], Source]] = {
     Format.JSON: read_json,
+    Format.YAML: read_yaml,
+    Format.TOML: read_toml,
+    Format.MSGPACK: read_msgpack,
 }
 
 
@@ -45,7 +51,7 @@ class Dialect(Protocol):
         """The plan as it is written; None if there is no list to read."""
 
 
-_DIALECTS: tuple[Dialect, ...] = (tasks,)
+_DIALECTS: tuple[Dialect, ...] = (tasks, segments)
 _SUPPORTED = " and ".join(f"`{dialect.LIST}` {dialect.SUPPORTED}" for dialect in _DIALECTS)
 
 
@@ -135,6 +141,6 @@ def _read_misspelt(raw: dict[str, Any], report: Report) -> Draft | None:
             report.read_as[meant] = key
             return names[meant].read({**{k: v for k, v in raw.items() if k != key}, meant: value}, report)
     found = ", ".join(f"`{shown(key)}`" for key in list(raw)[:10]) or "none"
-    return report.error(
-        "UNSUPPORTED_DIALECT", (), f"No key names a dialect: supported are {_SUPPORTED}; found {found}."
-    )
+    message = f"No key names a dialect: supported are {_SUPPORTED}; found {found}."
+    report.error("UNSUPPORTED_DIALECT", (), message)
+    return None

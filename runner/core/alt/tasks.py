@@ -103,7 +103,8 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
     plan = Plan(dialect=LIST, tasks=tuple(tasks), **{**defaults, **known})
 
     def locate_parameter(index: int, path: Path) -> Path:
-        if path[:1] == ("prompt",) and (listed[index].get("parameters") or {}).get("prompt") is None:
+        written = listed[index].get("parameters")
+        if path[:1] == ("prompt",) and not (isinstance(written, dict) and written.get("prompt") is not None):
             return (LIST, index, "description")
         return (LIST, index, "parameters", *path)
 

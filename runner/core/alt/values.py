@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from runner.core.alt.report import Path, Report, kind_of, shown
+from runner.core.alt.report import NOWHERE, Path, Position, Report, kind_of, shown
 
 _SMALLEST, _GREATEST = -(2**63), 2**64 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -53,7 +53,7 @@ def _object(value: dict[Any, Any], path: Path, report: Report) -> dict[str, Any]
     return kept
 
 
-def bad_key(key: Any, path: Path, report: Report) -> None:
+def bad_key(key: Any, path: Path, report: Report, *, position: Position = NOWHERE) -> None:
     """Report a key that is not text."""
     simple = isinstance(key, int | float) and not isinstance(key, bool)
     report.error(
@@ -61,6 +61,7 @@ def bad_key(key: Any, path: Path, report: Report) -> None:
         path,
         f"A key must be text, not {_foreign(key)}.",
         suggestion=f'"{key}"' if simple and abs(key) < _GREATEST else "",
+        position=position,
     )
 
 
