@@ -1,7 +1,7 @@
 """The ledger's contract in memory: for tests of all that stands on a ledger, on any clock.
 
-Nothing survives the process. It uses no threads, so it works under trio's automatic clock. A test can make it fail, and can let an engine die on it:
-`freeze`, drop the engine, `thaw`, and start another one on the same ledger.
+Nothing survives the process. It uses no threads, so it works under trio's automatic clock. A test can make it fail,
+and can let an engine die on it: `freeze`, drop the engine, `thaw`, and start another one on the same ledger.
 """
 
 from __future__ import annotations

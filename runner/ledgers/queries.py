@@ -127,10 +127,12 @@ def artifact(connection: Connection, job_id: JobId, artifact_id: str) -> Artifac
 def artifact_bytes(connection: Connection, job_id: JobId, artifact_id: str, offset: int, size: int) -> bytes:
     """Raises ArtifactNotFound."""
     place = {"job": job_id, "artifact": artifact_id, "start": offset + 1, "size": size}
-    found: bytes | None = connection.execute(_CONTENT, place).scalar_one_or_none()
-    if found is None:
+    row = connection.execute(_CONTENT, place).one_or_none()
+    if row is None:
         raise ArtifactNotFound(job_id, artifact_id)
-    return found
+    # SQLite's substr() of nothing is NULL.
+    content: bytes | None = row[0]
+    return content or b""
 
 
 def oldest_queued(connection: Connection) -> dict[str, Instant]:
