@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,10 +19,13 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from runner.core.alt.limits import DescriptorLimits
 from runner.core.errors import InvalidSettings
 from runner.core.retry import RetryPolicy
 from runner.core.secret import MASK, Secret
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
+from runner.handlers.settings import DataProcessingSettings, HttpRequestSettings, PythonSettings
+from runner.ledgers.settings import LedgerSettings
 from runner.orchestrators.settings import OrchestratorSettings
 from runner.sources import DERIVED, Checker, Given, Node, close_to, fields_of, join, known_paths, plant, type_at
 from runner.telemetry.settings import LogSettings, MetricsSettings, TraceSettings
@@ -51,28 +54,11 @@ class GrpcSettings(Struct, frozen=True, kw_only=True):
     reflection: bool = True
 
 
-class LedgerSettings(Struct, frozen=True, kw_only=True):
-    """Where jobs are kept."""
-
-    #: SQLAlchemy address of the ledger; empty: the SQLite file `ledger.db` in `data_dir`.
-    url: str = ""
-
-    def __repr__(self) -> str:
-        return f"LedgerSettings(url={_without_password(self.url)!r})"
-
-
 class RecordSettings(Struct, frozen=True, kw_only=True):
     """Where `.last` records are written."""
 
     #: Directory for the records; empty: `last` in `data_dir`.
     directory: str = ""
-
-
-class PythonSettings(Struct, frozen=True, kw_only=True):
-    """The `python` handler."""
-
-    #: Import paths that jobs may call: `package.module:function`, `package.module` or `package.*`. None by default.
-    allow: tuple[str, ...] = ()
 
 
 class SecretsSettings(Struct, frozen=True, kw_only=True):
@@ -103,11 +89,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     grpc: GrpcSettings = GrpcSettings()
     http: HttpSettings = HttpSettings()
     health: HealthSettings = HealthSettings()
+    descriptor: DescriptorLimits = DescriptorLimits()
     engine: EngineSettings = EngineSettings()
     retry: RetryPolicy = RetryPolicy()
     queues: dict[str, QueueSettings] = msgspec.field(default_factory=lambda: {DEFAULT_QUEUE: QueueSettings()})
     orchestrator: OrchestratorSettings = OrchestratorSettings()
+    http_request: HttpRequestSettings = HttpRequestSettings()
     python: PythonSettings = PythonSettings()
+    data_processing: DataProcessingSettings = DataProcessingSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -126,6 +115,18 @@ class Settings(Struct, frozen=True, kw_only=True):
             yield "`retry.base_seconds` must be at least 0 and at most `retry.cap_seconds`"
         if self.retry.multiplier < 1:
             yield "`retry.multiplier` must be at least 1"
+        for name, limit in msgspec.structs.asdict(self.descriptor).items():
+            if limit < 1:
+                yield f"`descriptor.{name}` must be at least 1"
+
+    def __repr__(self) -> str:
+        # The address of a ledger may hold a password; `describe` shows all that may be seen.
+        return f"<Settings of profile {self.profile.value}>"
+
+    @property
+    def descriptors(self) -> DescriptorLimits:
+        """What descriptors may measure."""
+        return self.descriptor
 
     @property
     def ledger_url(self) -> str:
@@ -172,20 +173,8 @@ _OTHERS: Final = re.compile(
     r"|OS|ARCH|NAME|TEMP|TOOL_CACHE|WORKSPACE|ENVIRONMENT|DEBUG|USER|PERFLOG|TRACKING_ID)"
 )
 
-#: What may change while the daemon runs; a name stands for everything under it.
-RELOADABLE: Final = frozenset(
-    {
-        "log.level",
-        "queues",
-        "retry",
-        "secrets",
-        "engine.max_concurrent_tasks",
-        "engine.max_running_jobs",
-        "engine.default_task_timeout_seconds",
-        "engine.default_retries",
-        "health",
-    }
-)
+#: What the daemon takes over while it runs; a name stands for everything under it.
+RELOADABLE: Final = frozenset({"log.level"})
 
 
 def load(
@@ -369,23 +358,25 @@ class Reloaded(Struct, frozen=True):
     restart: tuple[str, ...]
 
 
-def reload(old: Settings, new: Settings) -> Reloaded:
+def reload(old: Settings, new: Settings, *, reloadable: Collection[str] = RELOADABLE) -> Reloaded:
     """Take over what may change while the daemon runs, and tell what needs a restart."""
+
+    def free(name: str) -> bool:
+        return any(name == key or name.startswith(f"{key}.") for key in reloadable)
+
     before, after = dict(_flat(old)), dict(_flat(new))
     names = [*before, *(name for name in after if name not in before)]
     changed = [name for name in names if before.get(name) != after.get(name)]
-    applied = tuple(name for name in changed if _reloadable(name))
     settings = old
-    for name in RELOADABLE:
-        settings = _taken_over(settings, new, name.split("."))
-    origins = {name: source for name, source in old.origins.items() if not _reloadable(name)}
-    origins |= {name: source for name, source in new.origins.items() if _reloadable(name)}
-    settings = msgspec.structs.replace(settings, origins=origins)
-    return Reloaded(settings, applied, tuple(name for name in changed if name not in applied))
-
-
-def _reloadable(name: str) -> bool:
-    return any(name == free or name.startswith(f"{free}.") for free in RELOADABLE)
+    for key in reloadable:
+        settings = _taken_over(settings, new, key.split("."))
+    origins = {name: source for name, source in old.origins.items() if not free(name)}
+    origins |= {name: source for name, source in new.origins.items() if free(name)}
+    return Reloaded(
+        msgspec.structs.replace(settings, origins=origins),
+        applied=tuple(name for name in changed if free(name)),
+        restart=tuple(name for name in changed if not free(name)),
+    )
 
 
 def _taken_over(old: Any, new: Any, place: list[str]) -> Any:

@@ -171,6 +171,7 @@ def test_all_mistakes_of_all_sources_are_told_at_once_with_their_sources(tmp_pat
         ({"RUNNER_ENGINE__POLL_SECONDS": "60"}, "`engine`: `poll_seconds` must be less than `lease_seconds`"),
         ({"RUNNER_RETRY__MULTIPLIER": "0.5"}, "`retry.multiplier` must be at least 1"),
         ({"RUNNER_RETRY__CAP_SECONDS": "0.1"}, "`retry.base_seconds` must be at least 0 and at most"),
+        ({"RUNNER_DESCRIPTOR__MAX_TASKS": "0"}, "`descriptor.max_tasks` must be at least 1"),
         ({"RUNNER_PROFILE": "staging"}, "RUNNER_PROFILE: `profile`: Invalid enum value 'staging' (one of dev, prod)"),
         ({"RUNNER_GRPC": "7"}, "RUNNER_GRPC: `grpc`: Expected `object`, got `int`"),
         ({"RUNNER_SETTINGS": "/nowhere/at.toml"}, "/nowhere/at.toml: cannot be read: No such file or directory"),
@@ -299,7 +300,7 @@ def test_a_reload_takes_over_what_may_change_and_tells_what_needs_a_restart() ->
             "RUNNER_ENGINE__MAX_RUNNING_JOBS": "5",
         }
     )
-    result = reload(old, new)
+    result = reload(old, new, reloadable={"log.level", "queues", "engine.max_running_jobs"})
     assert result.settings.log.level == "debug"
     assert result.settings.queues["mail"].concurrency == 2
     assert result.settings.engine.max_running_jobs == 5

@@ -20,7 +20,7 @@ Exposition = Callable[[str], tuple[bytes, str]]
 
 
 def create_app(*, exposition: Exposition, readiness: Readiness) -> Litestar:
-    """The application. It opens no documentation pages; errors are answered in JSON and told in full only in the log."""
+    """The application. It has no documentation pages; errors are answered in JSON and told in full only in the log."""
 
     @get("/", sync_to_thread=False)
     def index() -> dict[str, Any]:

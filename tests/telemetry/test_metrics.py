@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -133,3 +134,11 @@ async def test_sampling_goes_on_when_the_ledger_is_away(ear: Make) -> None:
     assert ear.value("alt_runner_jobs", queue="default", state="queued") == 7
     assert ear.value("alt_runner_ledger_up") == 1
     assert ear.value("alt_runner_event_loop_lag_seconds_count") == 4
+
+
+def test_the_documentation_names_every_metric(busy: Metrics) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    for family in busy.registry.collect():
+        if family.name.startswith("alt_runner_"):
+            shown = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+            assert f"`{shown}`" in text, shown
