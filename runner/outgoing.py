@@ -46,7 +46,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle: float
     #: Bytes of the answer's body, unpacked.
     max_bytes: int
-    #: Where an operator changes them, for messages: `orchestrators.endpoints.main`.
+    #: Where an operator changes them, for messages: `http_request`, `orchestrator.endpoints[main]`.
     settings: str
 
 
@@ -151,11 +151,13 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
         reason = error.os_error.strerror or type(error.os_error).__name__
         raise AttemptError("CONNECTION_FAILED", f"cannot connect to {who}: {reason}", retryable=True) from error
     except aiohttp.TooManyRedirects as error:
-        message = f"{who} redirected more often than is followed"
+        message = f"{who} redirected more often than is followed (setting `{limits.settings}.max_redirects`)"
         raise AttemptError("TOO_MANY_REDIRECTS", message, retryable=False) from error
-    except aiohttp.InvalidURL as error:
-        message = f"{who} redirected to an address that is not http or https"
+    except aiohttp.RedirectClientError as error:
+        message = f"{who} redirected to an address that is not of http or https"
         raise AttemptError("INVALID_REDIRECT", message, retryable=False) from error
+    except aiohttp.InvalidURL as error:
+        raise AttemptError("INVALID_URL", f"the address of {who} cannot be called", retryable=False) from error
     except aiohttp.ClientResponseError as error:
         raise AttemptError("INVALID_ANSWER", f"{who} did not answer in HTTP", retryable=True) from error
     except (aiohttp.ClientError, OSError) as error:

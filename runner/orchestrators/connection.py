@@ -118,5 +118,5 @@ class Connection:
             timeout=timeout,
             idle=self.settings.idle_timeout_seconds,
             max_bytes=self.settings.max_answer_bytes,
-            settings=f"orchestrators.endpoints.{self.name}",
+            settings=f"orchestrator.endpoints[{self.name}]",
         )

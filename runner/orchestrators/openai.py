@@ -87,7 +87,7 @@ class OpenAI:
         if not model:
             message = (
                 f"parameter `model` is missing, and orchestrator `{self._connection.name}` has no default"
-                f" (setting `orchestrators.endpoints.{self._connection.name}.model`)"
+                f" (setting `orchestrator.endpoints[{self._connection.name}].model`)"
             )
             raise AttemptError("INVALID_PARAMETERS", message, retryable=False)
         gathered = _Gathered(self._connection, on_text)

@@ -49,11 +49,11 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            msg = f"`url` of orchestrator `{self.name}` must be like http://host:port, it is `{parts.geturl()}`"
-            raise ValueError(msg)
         if parts.username or parts.password or parts.query:
             msg = f"`url` of orchestrator `{self.name}` must hold no credentials and no query; use `api_key`"
+            raise ValueError(msg)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            msg = f"`url` of orchestrator `{self.name}` must be like http://host:port, it is `{parts.geturl()}`"
             raise ValueError(msg)
 
 

@@ -161,7 +161,7 @@ async def test_openai_puts_what_the_protocol_has_no_field_for_into_the_messages(
 
 
 async def test_openai_without_any_model_says_which_setting_would_give_one() -> None:
-    with pytest.raises(AttemptError, match=r"orchestrators\.endpoints\.main\.model") as caught:
+    with pytest.raises(AttemptError, match=r"orchestrator\.endpoints\[main\]\.model") as caught:
         async with endpoint("http://127.0.0.1:9", Protocol.OPENAI) as orchestrator:
             await orchestrator.ask(prompt(model=None), Pieces())
     assert caught.value.reason == "INVALID_PARAMETERS"
@@ -297,7 +297,7 @@ async def test_an_answer_without_end_is_cut_at_the_limit(protocol: Protocol) -> 
     head = STREAM_HEAD if protocol is Protocol.OPENAI else JSON_HEAD
     error = await raw_failure(without_end(head, b"x" * 10_000), protocol, max_answer_bytes=100_000)
     assert (error.reason, error.retryable) == ("ANSWER_TOO_LARGE", False)
-    assert "orchestrators.endpoints.main.max_answer_bytes" in error.message
+    assert "orchestrator.endpoints[main].max_answer_bytes" in error.message
 
 
 @BOTH

@@ -1,0 +1,82 @@
+"""Task kind `python`: call a function that the operator allows."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from runner.core.errors import AttemptError
+from runner.handlers.parameters import invalid, read
+from runner.handlers.processes import WorkerProcesses
+from runner.handlers.settings import PythonSettings
+from runner.handlers.worker import as_json, call_function, failed_function, foreign, locate
+from runner.ports import Attempt, Outcome
+
+_LIMIT = "python.max_result_bytes"
+
+
+class PythonParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What to call."""
+
+    #: `package.module:name`.
+    function: str
+    #: Passed by name.
+    arguments: dict[str, Any] = {}
+
+
+class CallPython:
+    """A Handler; its output is what the function returns, which must be JSON.
+
+    An async function runs on the daemon's own loop, so it must not block; any other runs in a worker process, which
+    is killed when the task times out or is cancelled.
+    """
+
+    def __init__(self, settings: PythonSettings) -> None:
+        self._settings = settings
+        self._processes = WorkerProcesses(settings.max_processes)
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        """Call the function.
+
+        Raises AttemptError: INVALID_PARAMETERS, FUNCTION_NOT_ALLOWED, FUNCTION_NOT_FOUND, BAD_OUTPUT,
+        RESULT_TOO_LARGE, and what the function itself raised as one; FUNCTION_RAISED, retryable, for any other
+        exception of the function; PROCESS_DIED.
+        """
+        parameters = read(attempt.parameters, PythonParameters)
+        path = parameters.function
+        check_allowed(path, self._settings.allow)
+        # In a thread: a module may take long to import, and the daemon has other work.
+        function = await anyio.to_thread.run_sync(locate, path)
+        try:
+            inspect.signature(function).bind(**parameters.arguments)
+        except TypeError as error:
+            raise invalid("arguments", f"does not fit `{path}`: {error}") from error
+        except ValueError:
+            pass  # some functions written in C do not tell their signature
+        limit = self._settings.max_result_bytes
+        if not inspect.iscoroutinefunction(function):
+            arguments = (path, parameters.arguments, limit, _LIMIT)
+            return Outcome(output=await self._processes.run(call_function, *arguments, what=f"`{path}`"))
+        with foreign(failed_function(path)):
+            value = await function(**parameters.arguments)
+        return Outcome(output=msgspec.json.decode(as_json(value, path, limit, _LIMIT)))
+
+
+def check_allowed(path: str, allow: Iterable[str]) -> None:
+    """Raises AttemptError: INVALID_PARAMETERS, FUNCTION_NOT_ALLOWED.
+
+    Private names are never allowed, whatever the patterns say.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:[A-Za-z]\w*(\.[A-Za-z]\w*)*", path, re.ASCII):
+        raise invalid("function", "must be like `package.module:name`, without names that begin with an underscore")
+    module = path.partition(":")[0]
+    if any(fnmatchcase(path if ":" in pattern else module, pattern) for pattern in allow):
+        return
+    message = f"`{path}` may not be called; the setting `python.allow` names the functions that may"
+    raise AttemptError("FUNCTION_NOT_ALLOWED", message, retryable=False)

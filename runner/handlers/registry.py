@@ -1,0 +1,107 @@
+"""Which handler claims which task type: ours, and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import aiohttp
+
+from runner.core.errors import InvalidSettings
+from runner.handlers.delay import Delay
+from runner.handlers.http import HttpRequest, http_session
+from runner.handlers.orchestrator import AskOrchestrator
+from runner.handlers.python import CallPython
+from runner.handlers.settings import DataProcessingSettings, HttpRequestSettings, PythonSettings
+from runner.handlers.transform import Transform
+from runner.handlers.worker import foreign
+from runner.ports import Handler, Orchestrator
+
+#: Packages add handlers here: the name is the task type; the object is a Handler, or what gives one when it is called.
+ENTRY_POINTS: Final = "alt_runner.handlers"
+
+#: Takes every task type that nothing else claims.
+FALLBACK: Final = "orchestrator"
+
+
+def builtin_handlers(
+    orchestrators: Mapping[str, Orchestrator],
+    session: aiohttp.ClientSession,
+    *,
+    http_request: HttpRequestSettings,
+    python: PythonSettings,
+    data_processing: DataProcessingSettings,
+) -> dict[str, Handler]:
+    """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none."""
+    ask = AskOrchestrator(orchestrators)
+    return {
+        "ai_prompt": ask,
+        FALLBACK: ask,
+        "http_request": HttpRequest(session, http_request),
+        "python": CallPython(python),
+        "delay": Delay(),
+        "data_processing": Transform(data_processing),
+    }
+
+
+@asynccontextmanager
+async def open_handlers(
+    orchestrators: Mapping[str, Orchestrator],
+    *,
+    http_request: HttpRequestSettings | None = None,
+    python: PythonSettings | None = None,
+    data_processing: DataProcessingSettings | None = None,
+) -> AsyncIterator[dict[str, Handler]]:
+    """All handlers by task type, ready inside the context; those of installed packages too. Needs asyncio.
+
+    Raises InvalidSettings: if an installed package's handler cannot be loaded, or claims a task type of ours.
+    """
+    http_request = http_request or HttpRequestSettings()
+    added = load_entry_points()
+    async with http_session(http_request) as session:
+        ours = builtin_handlers(
+            orchestrators,
+            session,
+            http_request=http_request,
+            python=python or PythonSettings(),
+            data_processing=data_processing or DataProcessingSettings(),
+        )
+        if claimed := sorted(ours.keys() & added.keys()):
+            raise InvalidSettings([f"an installed package claims the task type `{claimed[0]}`, which is built in"])
+        yield ours | added
+
+
+def load_entry_points(found: Iterable[EntryPoint] | None = None) -> dict[str, Handler]:
+    """The handlers that installed packages offer under ENTRY_POINTS.
+
+    Raises InvalidSettings: naming every one that cannot be loaded, and its package.
+    """
+    handlers: dict[str, Handler] = {}
+    problems: list[str] = []
+    for point in entry_points(group=ENTRY_POINTS) if found is None else found:
+        try:
+            if point.name in handlers:
+                raise _broken(point, "another package offers the same name")
+            handlers[point.name] = _load(point)
+        except InvalidSettings as error:
+            problems += error.problems
+    if problems:
+        raise InvalidSettings(problems)
+    return handlers
+
+
+def _load(point: EntryPoint) -> Handler:
+    with foreign(lambda error: _broken(point, f"{type(error).__name__}: {error}")):
+        loaded: Any = point.load()
+        handler = loaded if hasattr(loaded, "run") and not isinstance(loaded, type) else loaded()
+    if not callable(getattr(handler, "run", None)):
+        raise _broken(point, "it has no method `run`")
+    checked: Handler = handler
+    return checked
+
+
+def _broken(point: EntryPoint, why: str) -> InvalidSettings:
+    package = f" of package `{point.dist.name}`" if point.dist is not None else ""
+    return InvalidSettings([f"the handler `{point.name}`{package} (`{point.value}`) cannot be loaded: {why}"])
