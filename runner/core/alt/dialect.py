@@ -18,6 +18,9 @@ PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 read_mode = word(MODES, "UNKNOWN_MODE")
 read_priority = word(PRIORITIES, "UNKNOWN_PRIORITY")
 
+#: A task's weight is relative; greater ones are a mistake, and their sum must stay a number.
+HEAVIEST = 1e9
+
 #: Kinds that are handled here; every other one goes to the orchestrator, unless a handler was added that claims it.
 LOCAL_KINDS = frozenset({"http_request", "python", "delay", "data_processing", "file_operation", "system_command"})
 

@@ -18,6 +18,10 @@ _scan_string: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  #
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _SPACED_COLONS = (b" :", b"\n:", b"\t:", b"\r:")
+#: NUL, quote and colon.
+_TELLING_ESCAPE = re.compile(rb"\\u00(?:00|22|3[aA])")
+#: Dollar and opening brace.
+_REFERRING_ESCAPE = re.compile(rb"\\u00(?:24|7[bB])")
 _LONGEST_INTEGER = 20
 #: A tree of wanted paths.
 Wanted = dict[str | int, Any]
@@ -29,7 +33,7 @@ def read_json(data: bytes, report: Report) -> Source:
     Raises Unreadable: if it is no JSON.
     """
     data = data.removeprefix(BOM)
-    may_refer = b"${" in data or b"\\u00" in data
+    may_refer = b"${" in data or _REFERRING_ESCAPE.search(data) is not None
     try:
         value = msgspec.json.decode(data)
         msgspec.msgpack.encode(value)  # refuses what no ledger can store: integers beyond 64 bits
@@ -43,25 +47,32 @@ def read_json(data: bytes, report: Report) -> Source:
 def _is_sound(data: bytes, value: Any, report: Report) -> bool:
     """True if there is certainly no duplicate key, NUL, overlong text or undue depth.
 
-    Where no white space stands before a colon, each key ends in `":` and so does nothing else but an escaped quote
-    inside a text. So as many `":` as keys were kept means that none was lost.
+    A key ends in `":`, unless white space stands between. So does an escaped quote before a colon inside a text, unless
+    one of the two is written as a number; but such a text is written again like this too. So where the value, written
+    again, holds as many `":` as the data, no key was lost.
     """
-    keys, level, depth = 0, [value], 0
-    while level:
-        depth += 1
-        objects = [v for v in level if type(v) is dict]
-        keys += sum(map(len, objects))
-        inside = [v for o in objects for v in o.values() if type(v) is dict or type(v) is list]
-        if len(objects) < len(level):
-            inside += [v for o in level if type(o) is list for v in o if type(v) is dict or type(v) is list]
-        level = inside
+    limits = report.limits
     return (
-        depth <= report.limits.depth
-        and data.count(b'":') == keys
+        len(data) <= limits.max_string
+        and (data.count(b"{") + data.count(b"[") <= limits.depth or _is_shallow(value, limits.depth))
+        and data.count(b'":') == msgspec.json.encode(value).count(b'":')
         and not any(colon in data for colon in _SPACED_COLONS)
-        and b"\\u0000" not in data
-        and len(data) <= report.limits.max_string
+        and not (b"\\u00" in data and _TELLING_ESCAPE.search(data))
     )
+
+
+def _is_shallow(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _second_look(data: bytes, report: Report) -> Source:

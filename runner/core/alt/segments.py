@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from runner.core.alt.dialect import (
+    HEAVIEST,
     Draft,
     check_version,
     kept,
@@ -77,7 +78,7 @@ SEGMENT = Table(
         "content": Field("description", filled_text, required=True),
         "parameters": Field("_parameters", _as_it_is),
         "dependencies": Field("dependencies", texts),
-        "weight": Field("weight", number(above=0, most=1e9)),
+        "weight": Field("weight", number(above=0, most=HEAVIEST)),
         "metadata": Field("metadata", mapping),
     },
     also_known={"depends_on": "dependencies", "description": "content", "prompt": "content", "type": "task_type"},
