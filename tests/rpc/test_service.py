@@ -1,0 +1,356 @@
+"""The JobService over a real channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from altrunner.v1 import event_pb2, job_pb2
+from altrunner.v1 import job_service_pb2 as messages
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from runner.engine.settings import QueueSettings
+
+pytestmark = pytest.mark.anyio
+
+
+def alt(*tasks: dict[str, Any], **fields: Any) -> bytes:
+    """A descriptor of the dialect `tasks`."""
+    numbered = [{"id": f"t{index}", "description": "a task"} | task for index, task in enumerate(tasks or ({},))]
+    base = {"id": "alt_1", "version": "1.0", "title": "A test", "created_at": "2026-01-01T00:00:00Z", "tasks": numbered}
+    return json.dumps(base | fields).encode()
+
+
+def doing(what: str, **parameters: Any) -> dict[str, Any]:
+    return {"parameters": {"do": what, **parameters}}
+
+
+def request(descriptor: bytes = b"", **fields: Any) -> messages.SubmitJobRequest:
+    return messages.SubmitJobRequest(descriptor=descriptor or alt(), **fields)
+
+
+async def watched(daemon: Any, job_id: str, after: int = 0) -> AsyncIterator[event_pb2.JobEvent]:
+    async for response in daemon.stub.WatchJob(messages.WatchJobRequest(job_id=job_id, after_sequence=after)):
+        for event in response.events:
+            yield event
+
+
+async def names(daemon: Any, job_id: str, after: int = 0) -> list[str]:
+    return [event.WhichOneof("event") or "" async for event in watched(daemon, job_id, after)]
+
+
+def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """The rich status, by the detail's type; each type at most once."""
+    found: dict[str, Any] = {}
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for packed in status_pb2.Status.FromString(value).details:
+                name = packed.type_url.rsplit(".", maxsplit=1)[-1]
+                assert name not in found
+                found[name] = getattr(error_details_pb2, name).FromString(packed.value)
+    return found
+
+
+async def refused(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    info = details(caught.value)["ErrorInfo"]
+    assert info.domain == "alt-runner"
+    return caught.value
+
+
+async def test_a_job_is_accepted_run_watched_and_recorded(daemon: Any) -> None:
+    descriptor = alt(doing("stream", pieces=["Ham", "let"], answer={"n": 1}), {"dependencies": ["t0"]})
+    accepted = await daemon.stub.SubmitJob(request(descriptor, labels={"team": "blue"}))
+    assert (accepted.job.title, accepted.job.labels["team"], accepted.replayed) == ("A test", "blue", False)
+
+    events = [event async for event in watched(daemon, accepted.job.job_id)]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert "".join(event.attempt_output.text for event in events) == "Hamlet"
+    assert events[-1].HasField("job_succeeded")
+
+    job = (
+        await daemon.stub.GetJob(messages.GetJobRequest(job_id=accepted.job.job_id, view=messages.JOB_VIEW_FULL))
+    ).job
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED
+    assert (job.progress, job.task_counts.succeeded, job.last_sequence) == (1.0, 2, len(events))
+    assert json.loads(job.tasks[0].output_json) == {"n": 1}
+    got = await daemon.stub.GetLastRecord(messages.GetLastRecordRequest(job_id=job.job_id))
+    record = json.loads(got.record_json)
+    assert (record["status"], record["job_id"], set(record["task_results"])) == ("success", job.job_id, {"t0", "t1"})
+
+
+async def test_a_watch_resumes_from_any_number_after_the_run(daemon: Any) -> None:
+    job_id = (await daemon.stub.SubmitJob(request(alt({}, {"dependencies": ["t0"]})))).job.job_id
+    whole = await names(daemon, job_id)
+    for after in range(len(whole)):
+        assert await names(daemon, job_id, after) == whole[after:]
+    assert await names(daemon, job_id, len(whole)) == []
+    error = await refused(anext(watched(daemon, job_id, len(whole) + 1)))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    error = await refused(anext(watched(daemon, job_id, -1)))
+    assert details(error)["BadRequest"].field_violations[0].field == "after_sequence"
+
+
+async def test_caught_up_separates_replay_from_live(daemon: Any) -> None:
+    job_id = (await daemon.stub.SubmitJob(request(alt(doing("hold"))))).job.job_id
+    await daemon.stage.holding.wait()
+    call = daemon.stub.WatchJob(messages.WatchJobRequest(job_id=job_id))
+    seen: list[str] = []
+    async for response in call:
+        if response.HasField("caught_up"):
+            seen.append(f"caught up at {response.caught_up.last_sequence}")
+            daemon.stage.opened.set()
+        seen += [event.WhichOneof("event") for event in response.events]
+    assert seen[:4] == ["job_accepted", "job_started", "attempt_started", "caught up at 3"]
+    assert seen[4:] == ["attempt_succeeded", "job_succeeded"]
+
+
+async def test_a_silent_watch_has_heartbeats(start: Any) -> None:
+    async with start(heartbeat=0.02) as daemon:
+        job_id = (await daemon.stub.SubmitJob(request(alt(doing("hold"))))).job.job_id
+        beats = 0
+        async for response in daemon.stub.WatchJob(messages.WatchJobRequest(job_id=job_id)):
+            beats += response.HasField("heartbeat")
+            if beats == 2:
+                daemon.stage.opened.set()
+        assert beats >= 2
+
+
+async def test_submitting_twice_is_harmless(daemon: Any) -> None:
+    """Promise 2: same id and body, the same job; another body, an error."""
+    first = await daemon.stub.SubmitJob(request(request_id="r-1"))
+    again = await daemon.stub.SubmitJob(request(request_id="r-1"))
+    assert again.replayed
+    assert again.job.job_id == first.job.job_id
+    error = await refused(daemon.stub.SubmitJob(request(request_id="r-1", queue="other")))
+    assert error.code() == grpc.StatusCode.ALREADY_EXISTS
+    assert details(error)["ErrorInfo"].metadata["job_id"] == first.job.job_id
+
+
+SEVEN_MISTAKES = b"""id: ''
+version: '1.0'
+title: Seven mistakes
+created_at: yesterday
+mode: dreem
+tasks:
+  - id: a
+    description: first
+    dependencies: [b]
+  - id: b
+    description: second
+    dependencies: [a]
+  - id: a
+    description: a double
+  - id: d
+    description: fourth
+    retry_count: 256
+    dependencies: [bb]
+"""
+
+
+async def test_seven_mistakes_get_seven_findings_each_in_its_place(daemon: Any) -> None:
+    error = await refused(daemon.stub.SubmitJob(request(SEVEN_MISTAKES, content_type="application/yaml")))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    found = {
+        (violation.reason, violation.field): violation.description
+        for violation in details(error)["BadRequest"].field_violations
+    }
+    assert len(found) == 7
+    lines = {field: description.split(":")[0] for (_, field), description in found.items()}
+    assert lines["id"] == "1"
+    assert lines["created_at"] == "4"
+    assert lines["mode"] == "5"
+    assert lines["tasks[2].id"] == "13"
+    assert lines["tasks[3].retry_count"] == "17"
+    assert lines["tasks[3].dependencies[0]"] == "18"
+    assert "Did you mean `dream`?" in next(told for (_, field), told in found.items() if field == "mode")
+    assert any("a → b → a" in description or "b → a → b" in description for description in found.values())
+
+
+async def test_validate_only_stores_nothing(daemon: Any) -> None:
+    answer = await daemon.stub.SubmitJob(request(alt(surprise=1), validate_only=True))
+    assert [warning.reason for warning in answer.warnings] == ["UNKNOWN_FIELD"]
+    assert not answer.HasField("job")
+    assert not (await daemon.stub.ListJobs(messages.ListJobsRequest())).jobs
+
+
+async def test_the_bad_ones_of_a_batch_do_not_spoil_the_good_ones(daemon: Any) -> None:
+    requests = [
+        request(request_id="one"),
+        request(b"{", content_type="application/json"),
+        request(request_id="one"),
+        request(alt(title="")),
+    ]
+    answer = await daemon.stub.BatchSubmitJobs(messages.BatchSubmitJobsRequest(requests=requests))
+    first, broken, again, blank = answer.results
+    assert again.accepted.replayed
+    assert again.accepted.job.job_id == first.accepted.job.job_id
+    assert broken.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert (broken.error.findings[0].line, broken.error.findings[0].path) == (1, "")
+    assert [finding.path for finding in blank.error.findings] == ["title"]
+    too_many = messages.BatchSubmitJobsRequest(requests=[request()] * 1001)
+    assert "engine.max_batch" in str((await refused(daemon.stub.BatchSubmitJobs(too_many))).details())
+
+
+async def test_fields_of_the_call_are_checked_all_at_once(daemon: Any) -> None:
+    wrong = request(queue="no spaces", request_id="x" * 129, labels={"": "v", "k": "v" * 256}, inputs_json=b"[1]")
+    wrong.deadline.FromSeconds(1)
+    error = await refused(daemon.stub.SubmitJob(wrong))
+    fields = {violation.field for violation in details(error)["BadRequest"].field_violations}
+    assert fields == {"queue", "request_id", "labels.", "labels.k", "inputs_json", "deadline"}
+
+
+async def test_a_full_queue_says_when_to_come_back(start: Any) -> None:
+    async with start(default=QueueSettings(concurrency=1, max_queued=1)) as daemon:
+        await daemon.stub.SubmitJob(request(alt(doing("hold"))))
+        await daemon.stage.holding.wait()
+        await daemon.stub.SubmitJob(request())
+        error = await refused(daemon.stub.SubmitJob(request()))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        told = details(error)
+        assert told["RetryInfo"].retry_delay.ToMilliseconds() > 0
+        assert told["QuotaFailure"].violations[0].subject == "queue:default"
+
+
+async def test_a_running_job_is_cancelled_and_recorded(daemon: Any) -> None:
+    job_id = (await daemon.stub.SubmitJob(request(alt(doing("hold"))))).job.job_id
+    await daemon.stage.holding.wait()
+    job = (await daemon.stub.CancelJob(messages.CancelJobRequest(job_id=job_id, reason="enough"))).job
+    assert job.cancel_requested
+    assert (await names(daemon, job_id))[-3:] == ["job_cancelling", "task_cancelled", "job_cancelled"]
+    again = (await daemon.stub.CancelJob(messages.CancelJobRequest(job_id=job_id, reason="again"))).job
+    assert again.state == job_pb2.JOB_STATE_CANCELLED
+    record = (await daemon.stub.GetLastRecord(messages.GetLastRecordRequest(job_id=job_id))).record_json
+    assert json.loads(record)["metadata"]["cancelled"] is True
+
+
+async def test_a_queued_job_is_cancelled_although_its_queue_is_full(start: Any) -> None:
+    async with start(default=QueueSettings(concurrency=1)) as daemon:
+        await daemon.stub.SubmitJob(request(alt(doing("hold"))))
+        await daemon.stage.holding.wait()
+        job_id = (await daemon.stub.SubmitJob(request())).job.job_id
+        await daemon.stub.CancelJob(messages.CancelJobRequest(job_id=job_id))
+        assert (await names(daemon, job_id))[-1] == "job_cancelled"
+
+
+async def test_what_does_not_exist_is_not_found(daemon: Any) -> None:
+    stub = daemon.stub
+    for call in (
+        stub.GetJob(messages.GetJobRequest(job_id="nope")),
+        stub.GetJob(messages.GetJobRequest(job_id="nope", view=messages.JOB_VIEW_FULL)),
+        stub.CancelJob(messages.CancelJobRequest(job_id="nope")),
+        stub.GetLastRecord(messages.GetLastRecordRequest(job_id="nope")),
+        anext(watched(daemon, "nope")),
+        anext(aiter(stub.ReadArtifact(messages.ReadArtifactRequest(job_id="nope", artifact_id="x")))),
+    ):
+        error = await refused(call)
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        assert details(error)["ResourceInfo"].resource_type in {"job", "artifact"}
+
+
+async def test_a_failed_job_names_the_first_task_that_failed(daemon: Any) -> None:
+    job_id = (await daemon.stub.SubmitJob(request(alt(doing("fail"), {"dependencies": ["t0"]}, {})))).job.job_id
+    kinds = await names(daemon, job_id)
+    assert kinds[-1] == "job_partially_succeeded"
+    job = (await daemon.stub.GetJob(messages.GetJobRequest(job_id=job_id, view=messages.JOB_VIEW_FULL))).job
+    assert (job.error.task_id, job.error.reason) == ("t0", "ON_PURPOSE")
+    assert [task.state for task in job.tasks] == [
+        job_pb2.TASK_STATE_FAILED,
+        job_pb2.TASK_STATE_CANCELLED,
+        job_pb2.TASK_STATE_SUCCEEDED,
+    ]
+
+
+async def test_lists_come_in_pages_bound_to_their_filter(daemon: Any) -> None:
+    ids = []
+    for index in range(5):
+        submitted = request(labels={"parity": "odd" if index % 2 else "even"})
+        ids.append((await daemon.stub.SubmitJob(submitted)).job.job_id)
+        await names(daemon, ids[-1])
+    where = 'labels.parity = "even" AND state = SUCCEEDED'
+    page = await daemon.stub.ListJobs(messages.ListJobsRequest(page_size=2, filter=where))
+    rest = await daemon.stub.ListJobs(
+        messages.ListJobsRequest(page_size=2, filter=where, page_token=page.next_page_token)
+    )
+    assert [job.job_id for job in [*page.jobs, *rest.jobs]] == [ids[4], ids[2], ids[0]]
+    assert not rest.next_page_token
+    for wrong in (
+        messages.ListJobsRequest(filter="state = RUNING"),
+        messages.ListJobsRequest(page_token=page.next_page_token),
+        messages.ListJobsRequest(page_size=-1),
+        messages.ListJobsRequest(order_by="colour"),
+    ):
+        assert (await refused(daemon.stub.ListJobs(wrong))).code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_artifact_is_read_in_chunks_from_any_offset(daemon: Any) -> None:
+    size = 150_000
+    job_id = (await daemon.stub.SubmitJob(request(alt(doing("leave", size=size))))).job.job_id
+    events = [event async for event in watched(daemon, job_id)]
+    (artifact,) = next(event.attempt_succeeded for event in events if event.HasField("attempt_succeeded")).artifacts
+    read = messages.ReadArtifactRequest(job_id=job_id, artifact_id=artifact.artifact_id)
+    chunks = [response async for response in daemon.stub.ReadArtifact(read)]
+    assert chunks[0].artifact.size_bytes == size
+    assert [len(response.chunk) for response in chunks] == [65536, 65536, size - 131072]
+    read.offset = size - 10
+    assert [len(response.chunk) async for response in daemon.stub.ReadArtifact(read)] == [10]
+    read.offset = size + 1
+    assert (await refused(anext(aiter(daemon.stub.ReadArtifact(read))))).code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_state_changes_of_all_jobs_are_followed_from_a_cursor(daemon: Any) -> None:
+    first = (await daemon.stub.SubmitJob(request())).job.job_id
+    await names(daemon, first)
+    call = daemon.stub.WatchJobs(messages.WatchJobsRequest(from_start=True))
+    states: list[int] = []
+    cursor = ""
+    async for response in call:
+        states += [change.state for change in response.changes]
+        cursor = response.cursor
+        if job_pb2.JOB_STATE_SUCCEEDED in states:
+            break
+    assert states == [job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_SUCCEEDED]
+    second = (await daemon.stub.SubmitJob(request())).job.job_id
+    async for response in daemon.stub.WatchJobs(messages.WatchJobsRequest(after_cursor=cursor)):
+        assert {change.job.job_id for change in response.changes} <= {second}
+        if any(change.state == job_pb2.JOB_STATE_SUCCEEDED for change in response.changes):
+            break
+    error = await refused(anext(aiter(daemon.stub.WatchJobs(messages.WatchJobsRequest(after_cursor="x")))))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_watchers_are_sent_away_when_the_daemon_drains(daemon: Any) -> None:
+    """They see the job given back, and then UNAVAILABLE; never an OK without the terminal event."""
+    job_id = (await daemon.stub.SubmitJob(request(alt(doing("hold"))))).job.job_id
+    await daemon.stage.holding.wait()
+    seen: list[str] = []
+
+    async def watch_through_the_drain() -> None:
+        async for response in daemon.stub.WatchJob(messages.WatchJobRequest(job_id=job_id)):
+            seen.extend(event.WhichOneof("event") for event in response.events)
+            if response.HasField("caught_up"):
+                await daemon.runner.drain()
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await watch_through_the_drain()
+    assert seen[-1] == "job_released"
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert details(caught.value)["ErrorInfo"].reason == "DRAINING"
+    assert (await refused(daemon.stub.SubmitJob(request()))).code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_health_tells_overall_and_for_the_service(daemon: Any) -> None:
+    async with grpc.aio.insecure_channel(daemon.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "altrunner.v1.JobService"):
+            asked = health_pb2.HealthCheckRequest(service=service)
+            assert (await stub.Check(asked)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            await daemon.server.set_serving(serving=True)
+            assert (await stub.Check(asked)).status == health_pb2.HealthCheckResponse.SERVING
+            await daemon.server.set_serving(serving=False)
