@@ -170,7 +170,7 @@ DEFAULT_FILE: Final = "alt-runner.toml"
 # command line for the address of a daemon. Refusing them would keep the daemon from starting where they are set.
 _OTHERS: Final = re.compile(
     r"RUNNER_(SERVICE_(HOST|PORT.*)|PORT(_\d+_.*)?|ADDRESS"
-    r"|OS|ARCH|NAME|TEMP|TOOL_CACHE|WORKSPACE|ENVIRONMENT|DEBUG|USER|PERFLOG|TRACKING_ID)"
+    r"|OS|ARCH|NAME|TEMP|TOOL_CACHE|WORKSPACE|ENVIRONMENT|DEBUG|USER|ALLOW_RUNASROOT|PERFLOG|TRACKING_ID)"
 )
 
 #: What the daemon takes over while it runs; a name stands for everything under it.
@@ -229,12 +229,19 @@ def _file_values(path: Path | None, environ: Mapping[str, str], problems: list[s
     except OSError as error:
         problems.append(f"{file}: cannot be read: {error.strerror or error}")
     except (ValueError, yaml.YAMLError) as error:
-        problems.append(f"{file}: is not valid: {' '.join(str(error).split())}")
+        problems.append(f"{file}: is not valid: {_place_in_file(error)}")
     else:
         if isinstance(content, dict):
             return [((str(key),), Given(value, str(file))) for key, value in content.items()]
         problems.append(f"{file}: must hold settings by name, not a {type(content).__name__}")
     return []
+
+
+def _place_in_file(error: Exception) -> str:
+    # PyYAML's own text quotes the lines around the mistake, and a key may stand there.
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} (at line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+    return str(error)
 
 
 def _parsed(file: Path) -> Any:

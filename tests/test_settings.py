@@ -187,7 +187,7 @@ def test_what_contradicts_itself_is_refused(environ: dict[str, str], part: str) 
     [
         ("a.toml", "port = ", "is not valid: Invalid value (at"),
         ("a.json", "{,", "is not valid: Expecting property name"),
-        ("a.yaml", "a: [1", "is not valid: while parsing a flow sequence"),
+        ("a.yaml", "a: [1", "is not valid: expected ',' or ']', but got '<stream end>' (at line 1, column 6)"),
         ("a.yaml", "- 1", "must hold settings by name, not a list"),
         ("a.ini", "a=1", "a settings file ends in .toml, .yaml or .json, not `.ini`"),
     ],
@@ -261,6 +261,15 @@ def test_a_mistake_beside_a_secret_does_not_tell_it() -> None:
     )
     assert len(told) == 2
     assert HIDDEN not in "".join(told)
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.toml", "a.json"])
+def test_a_file_that_breaks_beside_a_secret_does_not_tell_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(f"{{\napi_key: '{HIDDEN}\nb: [}}", encoding="utf-8")
+    [told] = problems(path=path)
+    assert "is not valid" in told
+    assert HIDDEN not in told
 
 
 def test_secrets_come_from_files_first_and_are_read_anew_each_time(tmp_path: Path) -> None:

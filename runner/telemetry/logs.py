@@ -34,7 +34,8 @@ class Logs:
         text = settings.format is LogFormat.TEXT or (settings.format is LogFormat.AUTO and self._stream.isatty())
         shared: list[Any] = [
             structlog.contextvars.merge_contextvars,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # People look at a clock on the wall; machines want one for all time zones.
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
             structlog.processors.format_exc_info,
             self._masked,
         ]
