@@ -30,6 +30,9 @@ from runner.core.record import (
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: Characters of an error or a reason within the summary; the whole stands in `metadata.error`.
+_MAX_REASON: Final = 300
+
 _RECORD_STATUS: Final = {
     JobState.SUCCEEDED: RecordStatus.SUCCESS,
     JobState.PARTIALLY_SUCCEEDED: RecordStatus.PARTIAL_SUCCESS,
@@ -210,10 +213,10 @@ def _summary(run: JobRun, started: Instant, ended: Instant) -> str:
         (counts[TaskState.CANCELLED], "cancelled"),
         (counts[TaskState.SKIPPED], "skipped"),
     ]
-    parts = ", ".join(f"{count} {word}" for count, word in rest if count)
-    done = f"{counts[TaskState.SUCCEEDED]} of {to_run} tasks completed"
+    parts = ", ".join(f"{count:,} {word}" for count, word in rest if count)
+    done = f"{counts[TaskState.SUCCEEDED]:,} of {to_run:,} tasks completed"
     if run.state is JobState.SUCCEEDED:
-        done = "The only task completed" if to_run == 1 else f"All {to_run} tasks completed"
+        done = "The only task completed" if to_run == 1 else f"All {to_run:,} tasks completed"
     sentence = f"{done} in {took}" + (f" ({parts})." if parts else ".")
     if run.state is JobState.CANCELLED:
         return f"Cancelled{_because(run.cancelling)}. {sentence}"
@@ -224,11 +227,14 @@ def _summary(run: JobRun, started: Instant, ended: Instant) -> str:
 
 
 def _because(reason: str | None) -> str:
-    return f": {reason.rstrip(' .')}" if reason else ""
+    return f": {_ended(reason).rstrip('.')}" if reason else ""
 
 
 def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+    """Short enough for a summary, on one line, with a full stop."""
+    line = " ".join(sentence.split())
+    line = line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"
+    return line if line.endswith((".", "!", "?", "…")) else f"{line}."
 
 
 def _sum(usages: Iterable[Usage | None]) -> Usage | None:

@@ -14,6 +14,8 @@ from typing import Final
 import msgspec
 
 _SWEEPS: Final = 6
+#: Rows that an edge takes where it passes a layer.
+_LANE: Final = 0.4
 
 #: A node's id, or (edge, layer) for the way-point of an edge in a layer.
 _Place = str | tuple[int, int]
@@ -24,7 +26,7 @@ class Spot(msgspec.Struct, frozen=True):
 
     #: From 0, left to right; every edge leads to a higher one.
     layer: int
-    #: From 0.0, top to bottom, in rows: two nodes of one layer are at least 1 apart.
+    #: From 0.0, top to bottom, in rows: two nodes of one layer are at least 1 apart, way-points may be closer.
     row: float
 
 
@@ -143,18 +145,23 @@ def _pull(
         neighbours = left if forth else right
         for column in columns if forth else reversed(columns):
             wanted = [_mean(rows, neighbours[place], rows[place]) for place in column]
-            rows.update(zip(column, _spread(wanted), strict=True))
+            rows.update(zip(column, _spread(column, wanted), strict=True))
     top = min(rows.values(), default=0.0)
     return {place: row - top for place, row in rows.items()}
 
 
-def _spread(wanted: Sequence[float]) -> list[float]:
-    """Rows at least 1 apart, in order, as near to the wanted ones as one pass down and one shift get them."""
+def _spread(column: Sequence[_Place], wanted: Sequence[float]) -> list[float]:
+    """Rows far enough apart, in order, as near to the wanted ones as one pass down and one shift get them."""
     rows: list[float] = []
-    for row in wanted:
-        rows.append(max(row, rows[-1] + 1) if rows else row)
+    for index, row in enumerate(wanted):
+        above = rows[-1] + (_height(column[index - 1]) + _height(column[index])) / 2 if rows else row
+        rows.append(max(row, above))
     shift = sum(rows) - sum(wanted)
     return [row - shift / len(rows) for row in rows]
+
+
+def _height(place: _Place) -> float:
+    return 1.0 if isinstance(place, str) else _LANE
 
 
 def _mean(position: Mapping[_Place, float], places: Sequence[_Place], otherwise: float) -> float:

@@ -16,11 +16,13 @@ from runner.core.events import Json
 from runner.core.record import ArtifactRecord, AttemptRecord, LastRecord, TaskRecord, duration_text, tokens_of
 from runner.reports.markup import Markup, join, percent, tag
 from runner.reports.picture import collapsed_picture, critical_path, picture
-from runner.reports.standing import Standing, counted, headline_of, outcome_of, standing_of, standings
+from runner.reports.standing import Standing, counted, headline_of, notable, outcome_of, standing_of, standings, took
 from runner.reports.timeline import in_order, span_of, timeline
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _DASH: Final = "–"
+#: Tasks of the critical path that are told by name.
+_NAMED_PATH: Final = 7
 
 
 class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +32,7 @@ class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
     graph_tasks: int = 120
     graph_edges: int = 600
     #: Rows of the timeline.
-    timeline_tasks: int = 200
+    timeline_tasks: int = 100
     #: Tasks with all their details.
     detailed_tasks: int = 500
     #: Characters of one output.
@@ -62,29 +64,19 @@ def html(record: LastRecord, settings: PageSettings | None = None) -> str:
     return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', body)), lang='en')}\n"
 
 
-def notable(tasks: Sequence[TaskRecord], limit: int) -> list[TaskRecord]:
-    """At most `limit` tasks, in their order: those that did not complete before those that did, long before short."""
-    if len(tasks) <= limit:
-        return list(tasks)
-    rank = sorted(tasks, key=lambda task: (standing_of(task) is Standing.COMPLETED, -(task.duration_ms or 0)))
-    chosen = {task.task_id for task in rank[:limit]}
-    return [task for task in tasks if task.task_id in chosen]
-
-
 # ------------------------------------------------------------------------------------------------------------ header
 
 
 def _header(record: LastRecord, tasks: Sequence[TaskRecord]) -> Markup:
-    standing, word = headline_of(record)
-    look = standing.name.lower()
+    standing, words = headline_of(record)
     return tag(
         "header",
-        tag("p", tag("span", f"{standing.glyph} {word}", class_="pill"), tag("span", *_context(record)), class_="top"),
+        tag("p", tag("span", words, class_="pill"), tag("span", *_context(record)), class_="top"),
         tag("h1", record.title, dir="auto"),
         tag("p", record.summary, class_="summary", dir="auto") if record.summary else None,
         _share_bar(tasks),
         _facts(record, tasks),
-        class_=f"card {look}",
+        class_=f"card {standing.name.lower()}",
     )
 
 
@@ -157,14 +149,18 @@ def _graph_section(record: LastRecord, anchors: dict[str, str], settings: PageSe
     if not graph.nodes:
         return None
     if len(graph.nodes) > settings.graph_tasks or len(graph.edges) > settings.graph_edges:
-        note = (
-            f"{counted(len(graph.nodes), 'task')} and {counted(len(graph.edges), 'edge')} are too many to draw "
-            "(settings graph_tasks, graph_edges): these are their layers"
-        )
+        size = f"{counted(len(graph.nodes), 'task')} and {counted(len(graph.edges), 'edge')}"
+        note = f"{size} are too many to draw (settings graph_tasks, graph_edges): these are their layers"
         return _section("Execution graph", note, tag("div", collapsed_picture(record), class_="scroll"))
-    path = critical_path(record)
-    note = f"the bold line is what the end waited for: {' → '.join(path)}" if len(path) > 1 else None
-    return _section("Execution graph", note, tag("div", picture(record, anchors), class_="scroll"))
+    drawn = tag("div", picture(record, anchors), class_="scroll")
+    return _section("Execution graph", _path_note(critical_path(record)), drawn)
+
+
+def _path_note(path: Sequence[str]) -> str | None:
+    if len(path) <= 1:
+        return None
+    named = path if len(path) <= _NAMED_PATH else [path[0], f"{len(path) - 2} more", path[-1]]
+    return f"the bold line is what the end waited for: {' → '.join(named)}"
 
 
 def _tasks_section(
@@ -232,7 +228,7 @@ def _task(record: LastRecord, task: TaskRecord, anchor: str, settings: PageSetti
         tag("span", task.description, class_="about", dir="auto"),
         tag("span", task.task_type, class_="kind") if task.task_type else None,
         tag("span", counted(attempts, "attempt") if attempts > 1 else "", class_="tries"),
-        tag("span", duration_text(task.duration_ms) if task.duration_ms and attempts else _DASH, class_="took"),
+        tag("span", took(task), class_="took"),
     )
     return tag(
         "details",
@@ -255,16 +251,16 @@ def _attempts(record: LastRecord, attempts: Sequence[AttemptRecord]) -> Markup:
 
 def _attempt(record: LastRecord, attempt: AttemptRecord) -> Markup:
     begun = max(0, round(span_of(record).since_start(attempt.started)))
-    took = None if attempt.ended is None else round((attempt.ended - attempt.started).total_seconds() * 1_000)
+    lasted = None if attempt.ended is None else round((attempt.ended - attempt.started).total_seconds() * 1_000)
     look = outcome_of(attempt.outcome).name.lower()
     return tag(
         "tr",
         tag("td", str(attempt.number or 1), class_="number"),
         tag("td", f"+{duration_text(begun)}", class_="number"),
-        tag("td", _DASH if took is None else duration_text(took), class_="number"),
+        tag("td", _DASH if lasted is None else duration_text(lasted), class_="number"),
         tag("td", tag("span", attempt.outcome.replace("_", " "), class_=f"{look} word")),
-        tag("td", attempt.endpoint or _DASH),
-        tag("td", attempt.model or _DASH),
+        tag("td", attempt.endpoint or _DASH, class_="id"),
+        tag("td", attempt.model or _DASH, class_="id"),
         tag("td", _DASH if attempt.tokens is None else f"{attempt.tokens:,}", class_="number"),
         tag("td", attempt.error or "", dir="auto"),
     )

@@ -19,6 +19,8 @@ _LINE: Final = _HEIGHT + 16
 _MARGIN: Final = 6
 #: Characters that fit into a box.
 _FIT: Final = 22
+#: A graph that is wider than the page shrinks down to this share of its size, then scrolls.
+_SHRINK: Final = 0.75
 #: Boxes of a collapsed graph.
 _GROUPS: Final = 24
 
@@ -86,9 +88,14 @@ def collapsed_picture(record: LastRecord) -> Markup:
 def _svg(layout: Layout, *children: Markup) -> Markup:
     width = layout.layers * _COLUMN - (_COLUMN - _WIDTH) + 2 * _MARGIN
     height = round(layout.rows * _LINE - (_LINE - _HEIGHT)) + 2 * _MARGIN
-    box = f"0 0 {width} {height}"
     return tag(
-        "svg", *children, class_="graph", viewBox=box, width=width, height=height, role="img", aria_label="graph"
+        "svg",
+        *children,
+        class_="graph",
+        viewBox=f"0 0 {width} {height}",
+        style=f"max-width:{width}px;min-width:{round(width * _SHRINK)}px",
+        role="img",
+        aria_label="graph of the tasks",
     )
 
 

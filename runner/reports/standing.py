@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from runner.core.record import LastRecord, RecordStatus, ResultStatus, TaskRecord
+from runner.core.record import LastRecord, RecordStatus, ResultStatus, TaskRecord, duration_text
 
 
 class Standing(enum.Enum):
@@ -16,7 +16,7 @@ class Standing(enum.Enum):
 
     COMPLETED = ("✓", "completed", "green")
     FAILED = ("✗", "failed", "red")
-    TIMEOUT = ("⧖", "timed out", "yellow")
+    TIMEOUT = ("◷", "timed out", "yellow")
     CANCELLED = ("⊘", "cancelled", "bright_black")
     SKIPPED = ("↷", "skipped", "bright_black")
     RUNNING = ("●", "running", "blue")
@@ -35,11 +35,11 @@ _OUTCOMES: Final = {
     "timed_out": Standing.TIMEOUT,
     "running": Standing.RUNNING,
 }
-#: How a job ended, as a person says it.
-HEADLINES: Final = {
-    RecordStatus.SUCCESS: (Standing.COMPLETED, "succeeded"),
-    RecordStatus.PARTIAL_SUCCESS: (Standing.TIMEOUT, "partially succeeded"),
-    RecordStatus.FAILURE: (Standing.FAILED, "failed"),
+#: How a job ended, as a person says it, and the standing whose colour it wears.
+_HEADLINES: Final = {
+    RecordStatus.SUCCESS: (Standing.COMPLETED, "✓ succeeded"),
+    RecordStatus.PARTIAL_SUCCESS: (Standing.TIMEOUT, "◐ partially succeeded"),
+    RecordStatus.FAILURE: (Standing.FAILED, "✗ failed"),
 }
 #: C0 and C1 controls other than tab and newline, and the marks that turn the direction of text around.
 _UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -58,16 +58,25 @@ def outcome_of(attempt: str) -> Standing:
 
 
 def headline_of(record: LastRecord) -> tuple[Standing, str]:
-    """The standing and the word for the job as a whole."""
+    """The standing and the words for the job as a whole."""
     if record.metadata.get("cancelled") is True:
-        return Standing.CANCELLED, "cancelled"
-    return HEADLINES[record.status]
+        return Standing.CANCELLED, "⊘ cancelled"
+    return _HEADLINES[record.status]
 
 
 def standings(tasks: Iterable[TaskRecord]) -> Counter[Standing]:
     """How many tasks ended how, in the order in which they are told."""
     counts = Counter(standing_of(task) for task in tasks)
     return Counter({standing: counts[standing] for standing in Standing if counts[standing]})
+
+
+def notable(tasks: Sequence[TaskRecord], limit: int) -> list[TaskRecord]:
+    """At most `limit` tasks, in their order: those that did not complete before those that did, long before short."""
+    if len(tasks) <= limit:
+        return list(tasks)
+    rank = sorted(tasks, key=lambda task: (standing_of(task) is Standing.COMPLETED, -(task.duration_ms or 0)))
+    chosen = {task.task_id for task in rank[:limit]}
+    return [task for task in tasks if task.task_id in chosen]
 
 
 def harmless(text: str) -> str:
@@ -78,3 +87,10 @@ def harmless(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 task`, `1,000 tasks`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def took(task: TaskRecord) -> str:
+    """How long a task ran; a dash where it never did."""
+    return (
+        duration_text(task.duration_ms) if task.duration_ms is not None and (task.duration_ms or task.attempts) else "–"
+    )

@@ -10,7 +10,7 @@ import msgspec
 
 from runner.core.record import AttemptRecord, LastRecord, TaskRecord, duration_text
 from runner.reports.markup import Markup, join, percent, tag
-from runner.reports.standing import outcome_of, standing_of
+from runner.reports.standing import outcome_of, standing_of, took
 
 _ROW: Final = 26
 _BAR: Final = 12
@@ -18,6 +18,8 @@ _AXIS: Final = 24
 _MAX_TICKS: Final = 7
 #: Shares of the width: a bar is never thinner, or it could not be seen.
 _THINNEST: Final = 0.003
+#: Beyond this share of the width a label is set to the left of its tick.
+_NEAR_END: Final = 0.96
 _STEPS: Final = (
     *(digit * 10**power for power in range(4) for digit in (1, 2, 5)),
     *(seconds * 1_000 for seconds in (10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)),
@@ -65,7 +67,7 @@ def timeline(record: LastRecord, tasks: Sequence[TaskRecord], anchors: dict[str,
             role="img",
             aria_label="timeline of the tasks",
         ),
-        tag("div", tag("div", class_="axis"), *(_took(task) for task in rows), class_="times"),
+        tag("div", tag("div", class_="axis"), *(tag("div", took(task)) for task in rows), class_="times"),
         class_="timeline",
     )
 
@@ -78,34 +80,26 @@ def _label(task: TaskRecord, anchors: dict[str, str]) -> Markup:
     return tag("div", mark, name, class_=f"{standing.name.lower()} name", title=task.description or task.task_id)
 
 
-def _took(task: TaskRecord) -> Markup:
-    return tag("div", duration_text(task.duration_ms) if task.duration_ms and task.attempts else "–")
-
-
 def _axis(span: Span, height: int) -> list[Markup]:
     step = next((step for step in _STEPS if span.milliseconds / step <= _MAX_TICKS), span.milliseconds)
     ticks = [index * step for index in range(int(span.milliseconds // step) + 1)]
-    return [
-        join(
-            tag(
-                "line", x1=percent(at / span.milliseconds), x2=percent(at / span.milliseconds), y1=_AXIS - 6, y2=height
-            ),
-            tag(
-                "text",
-                _tick_text(at),
-                x=percent(at / span.milliseconds),
-                y=12,
-                text_anchor="start" if not at else "end" if at > 0.96 * span.milliseconds else "middle",
-            ),
-        )
-        for at in ticks
-    ]
+    return [_tick(at, span, height, odd=bool(index % 2)) for index, at in enumerate(ticks)]
+
+
+def _tick(at: int, span: Span, height: int, *, odd: bool) -> Markup:
+    share = at / span.milliseconds
+    x = percent(share)
+    anchor = "start" if not at else "end" if share > _NEAR_END else "middle"
+    label = tag("text", _tick_text(at), x=x, y=12, text_anchor=anchor, class_="odd" if odd else None)
+    return join(tag("line", x1=x, x2=x, y1=_AXIS - 6, y2=height), label)
 
 
 def _tick_text(milliseconds: int) -> str:
-    if milliseconds % 60_000 == 0 and milliseconds:
-        return f"{milliseconds // 60_000} min"
-    return f"{milliseconds / 1_000:g} s" if milliseconds >= 1_000 or not milliseconds else f"{milliseconds} ms"  # noqa: PLR2004 -- a second
+    minutes, rest = divmod(milliseconds, 60_000)
+    if minutes and not rest:
+        return f"{minutes} min"
+    seconds = milliseconds / 1_000
+    return f"{seconds:g} s" if seconds >= 1 or not milliseconds else f"{milliseconds} ms"
 
 
 def _row(task: TaskRecord, span: Span, top: int) -> Markup:
@@ -143,10 +137,9 @@ def _bar(attempt: AttemptRecord, span: Span, middle: float, look: str = "") -> M
     end = span.share(attempt.ended) if attempt.ended else 1.0
     width = max(_THINNEST, end - start)
     started = span.since_start(attempt.started)
-    took = duration_text(round((attempt.ended - attempt.started).total_seconds() * 1_000)) if attempt.ended else "?"
-    told = (
-        f"attempt {attempt.number or 1}: {attempt.outcome} in {took}, begun at {duration_text(max(0, round(started)))}"
-    )
+    lasted = duration_text(round((attempt.ended - attempt.started).total_seconds() * 1_000)) if attempt.ended else "?"
+    begun = duration_text(max(0, round(started)))
+    told = f"attempt {attempt.number or 1}: {attempt.outcome} in {lasted}, begun at {begun}"
     return tag(
         "rect",
         tag("title", f"{told}\n{attempt.error}" if attempt.error else told),
