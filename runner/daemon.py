@@ -30,6 +30,7 @@ from runner.engine.slots import Slots
 from runner.handlers.registry import open_handlers
 from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
+from runner.orchestrators.endpoints import open_orchestrators
 from runner.ports import Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
@@ -82,9 +83,15 @@ async def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> No
         ledger = SqlLedger(settings.ledger_url, holder=holder, observer=telemetry, settings=settings.ledger)
         await stack.enter_async_context(ledger.running())
         secrets = SettingsSecrets(settings.secrets)
+        orchestrators = await stack.enter_async_context(
+            open_orchestrators(settings.orchestrator, clock=clock, observer=telemetry, chance=random.random)
+        )
         handlers = await stack.enter_async_context(
             open_handlers(
-                settings.orchestrator, settings.http_request, settings.python, clock=clock, observer=telemetry
+                orchestrators,
+                http_request=settings.http_request,
+                python=settings.python,
+                data_processing=settings.data_processing,
             )
         )
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
