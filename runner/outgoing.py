@@ -7,8 +7,10 @@ so a status or a broken connection means the same wherever it happens.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import math
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -35,6 +37,22 @@ _EXCERPT_BYTES: Final = 4096
 _EXCERPT_SECONDS: Final = 2.0
 
 _FINISH_SECONDS: Final = 0.1
+
+
+class PrivateAddress(OSError):
+    """A connection to an address that is not public was refused."""
+
+
+def public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A connector's `socket_factory` that reaches public addresses only.
+
+    Judged here, after name resolution and redirects, no name and no spelling can stand for another place.
+    Raises PrivateAddress.
+    """
+    family, kind, protocol, _, place = address
+    if not ipaddress.ip_address(place[0]).is_global:
+        raise PrivateAddress
+    return socket.socket(family, kind, protocol)
 
 
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +166,9 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
         message = f"{who} did not answer within {limits.timeout:g} s"
         raise AttemptError("TIMED_OUT", message, retryable=True) from error
     except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, PrivateAddress):
+            message = f"{who} is at a private address; the setting `{limits.settings}.allow_private` forbids it"
+            raise AttemptError("PRIVATE_ADDRESS", message, retryable=False) from error
         reason = error.os_error.strerror or type(error.os_error).__name__
         raise AttemptError("CONNECTION_FAILED", f"cannot connect to {who}: {reason}", retryable=True) from error
     except aiohttp.TooManyRedirects as error:

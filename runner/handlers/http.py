@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import re
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
@@ -18,7 +15,7 @@ from yarl import URL
 from runner.core.errors import AttemptError
 from runner.handlers.parameters import invalid, read
 from runner.handlers.settings import HttpRequestSettings
-from runner.outgoing import CallLimits, IncomingAnswer, call, retry_after_seconds, status_is_retryable
+from runner.outgoing import CallLimits, IncomingAnswer, call, public_socket, retry_after_seconds, status_is_retryable
 from runner.ports import Attempt, FileLeft, Outcome
 
 _Scalar = str | int | float | bool
@@ -98,21 +95,13 @@ class HttpRequest:
 async def http_session(settings: HttpRequestSettings) -> AsyncIterator[aiohttp.ClientSession]:
     """The session that HttpRequest calls with. Needs asyncio."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, socket_factory=None if settings.allow_private else _public_socket),
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=None if settings.allow_private else public_socket),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
         # Jobs must not see each other's sessions.
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "alt-runner"},
     ) as session:
         yield session
-
-
-def _public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket to a public address. Judged here, after name resolution, so that no name can stand for another place."""
-    family, kind, protocol, _, place = address
-    if not ipaddress.ip_address(place[0]).is_global:
-        raise OSError(errno.EACCES, "private addresses are not allowed (setting `http_request.allow_private`)")
-    return socket.socket(family, kind, protocol)
 
 
 def _url(parameters: HttpParameters) -> URL:
@@ -201,9 +190,7 @@ def _body(content: bytes, media_type: str, content_type: str) -> tuple[bool, Any
     if media_type == "application/json" or media_type.endswith("+json"):
         try:
             value = msgspec.json.decode(content)
-            # What cannot be written again, like an integer of a hundred digits, stays the text it came as.
-            msgspec.json.encode(value)
-        except (ValueError, OverflowError, RecursionError):
+        except (ValueError, RecursionError):
             pass
         else:
             return True, value
