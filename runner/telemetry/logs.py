@@ -69,7 +69,7 @@ class Logs:
     def set_level(self, level: LogLevel) -> None:
         """Change the threshold while the daemon runs."""
         self._threshold = LEVELS[level]
-        logging.getLogger().setLevel(self._threshold)
+        logging.getLogger().setLevel(self._for_libraries())
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -79,7 +79,7 @@ class Logs:
         handler.setFormatter(self._formatter)
         before, level = root.handlers[:], root.level
         root.handlers[:] = [handler]
-        root.setLevel(self._threshold)
+        root.setLevel(self._for_libraries())
         logging.captureWarnings(capture=True)
         try:
             yield
@@ -88,10 +88,16 @@ class Logs:
             root.handlers[:] = before
             root.setLevel(level)
 
+    def _for_libraries(self) -> int:
+        # At debug gRPC tells of every call that it found the running loop, and at info Alembic of each of its plugins:
+        # what libraries tell is one level quieter than what we do, but their warnings are warnings.
+        return logging.INFO if self._threshold < logging.INFO else max(self._threshold, logging.WARNING)
+
     def _masked(self, _logger: Any, _method: str, fields: Fields) -> Fields:
         kept = {name: value for name, value in fields.items() if name.startswith("_")}
         return {**self._masking.fields({n: v for n, v in fields.items() if n not in kept}), **kept}
 
 
 def _json(fields: dict[str, Any], **_: Any) -> str:
-    return msgspec.json.encode(fields, enc_hook=str).decode()
+    first = {name: fields.pop(name) for name in ("timestamp", "level", "event") if name in fields}
+    return msgspec.json.encode(first | fields, enc_hook=str).decode()

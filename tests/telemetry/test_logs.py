@@ -33,6 +33,7 @@ def test_json_is_one_object_a_line_with_level_time_and_fields() -> None:
     stream = io.StringIO()
     logs(stream).write(logging.INFO, "job_accepted", {"job_id": "1", "title": "Haftalık özet\n"})
     [line] = lines(stream)
+    assert list(line) == ["timestamp", "level", "event", "job_id", "title"]
     assert line["event"] == "job_accepted"
     assert line["level"] == "info"
     assert line["title"] == "Haftalık özet\n"
@@ -47,6 +48,18 @@ def test_auto_is_json_in_a_file_and_readable_on_a_terminal() -> None:
     assert "job_accepted" in terminal.getvalue()
     assert "\x1b[" in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
+
+
+def test_libraries_tell_one_level_less_than_the_daemon() -> None:
+    stream = io.StringIO()
+    told = logs(stream, level=LogLevel.INFO)
+    with told.listening():
+        logging.getLogger("alembic").info("plugin")
+        logging.getLogger("alembic").warning("odd")
+        told.set_level(LogLevel.DEBUG)
+        logging.getLogger("grpc").debug("found the loop")
+        logging.getLogger("grpc").info("listening")
+    assert [line["event"] for line in lines(stream)] == ["odd", "listening"]
 
 
 def test_text_in_a_file_has_no_colours() -> None:
