@@ -18,8 +18,9 @@ from runner.core.events import JobState
 from runner.core.job import Claim, Frame, JobSummary
 from runner.core.plan import JobId
 from runner.ledgers import tallies
+from runner.ledgers.bulk import Bulk
 from runner.ledgers.rows import FRAME, SUMMARY, WIDTH, among, portions, summary
-from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, MORTAL, RUNNING, bodies, frames, jobs, runners
+from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, MORTAL, RUNNING, bodies, frames, jobs, number, runners
 from runner.ledgers.writes import Claiming, Renewal, Rescue, Wish
 
 _UP_TO: Final = sa.bindparam("up_to", type_=sa.Integer)
@@ -48,12 +49,12 @@ _CHOSEN: Final = (
 _FRAMES: Final = (
     sa.select(frames.c.job_id, *FRAME).where(among(frames.c.job_id)).order_by(frames.c.job_id, frames.c.first)
 )
-_TAKE: Final = (
+_TAKE: Final = Bulk(
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("job"))
     .values(
-        state=JobState.RUNNING.value,
-        held_until=None,
+        state=number(JobState.RUNNING),
+        held_until=sa.null(),
         lease_owner=sa.bindparam("owner"),
         lease_token=sa.bindparam("token"),
         lease_expires_at=sa.bindparam("until"),
@@ -62,7 +63,9 @@ _TAKE: Final = (
 _LEASES: Final = sa.select(jobs.c.id, jobs.c.lease_token).where(
     RUNNING, jobs.c.lease_owner == sa.bindparam("owner"), among(jobs.c.id)
 )
-_EXTEND: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(lease_expires_at=sa.bindparam("until"))
+_EXTEND: Final = Bulk(
+    sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(lease_expires_at=sa.bindparam("until"))
+)
 _ALIVE: Final = (
     sa.update(runners).where(runners.c.id == sa.bindparam("runner")).values(alive_until=sa.bindparam("until"))
 )
@@ -72,21 +75,14 @@ _EXPIRED: Final = (
     .order_by(jobs.c.lease_expires_at)
     .limit(_UP_TO)
 )
-_GIVE_BACK: Final = (
-    sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("job"))
-    .values(state=JobState.QUEUED.value, lease_owner=None, lease_expires_at=None)
-)
+_QUEUED_AGAIN: Final = {"state": number(JobState.QUEUED), "lease_owner": sa.null(), "lease_expires_at": sa.null()}
+_GIVE_BACK: Final = Bulk(sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(**_QUEUED_AGAIN))
 _ORPHANS: Final = (
     sa.select(jobs.c.queue, sa.func.count())
     .where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner"))
     .group_by(jobs.c.queue)
 )
-_ADOPT: Final = (
-    sa.update(jobs)
-    .where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner"))
-    .values(state=JobState.QUEUED.value, lease_owner=None, lease_expires_at=None)
-)
+_ADOPT: Final = sa.update(jobs).where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner")).values(**_QUEUED_AGAIN)
 _ONE: Final = sa.select(*SUMMARY).where(jobs.c.id == sa.bindparam("job"))
 _WISH: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(cancel_reason=sa.bindparam("reason"))
 
@@ -103,8 +99,8 @@ def _claim(connection: Connection, write: Claiming) -> list[Claim]:
     if not chosen:
         return []
     claims = _load(connection, chosen)
-    connection.execute(
-        _TAKE,
+    _TAKE.run(
+        connection,
         [
             {"job": each.summary.id, "owner": write.runner_id, "token": each.token, "until": write.lease_until}
             for each in claims
@@ -141,7 +137,7 @@ def _in_turn(connection: Connection, write: Claiming, urgent: Mapping[JobId, str
         free = room if limit is None else min(room, limit - busy[queue])
         if free > 0:
             # Urgent ones may stand at the head; they are passed over, not counted.
-            rows = connection.execute(_FIRST_OF_QUEUE, {"queue": queue, "up_to": free + len(urgent)})
+            rows = connection.execute(_FIRST_OF_QUEUE, {"queue": queue, "up_to": free + len(urgent)}).all()
             candidates += [(rank, job_id) for rank, job_id in rows if job_id not in urgent][:free]
     return [job_id for _, job_id in sorted(candidates)[:room]]
 
@@ -150,7 +146,7 @@ def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
     loaded: dict[JobId, Claim] = {}
     history = _histories(connection, chosen)
     for portion in portions(chosen):
-        for row in connection.execute(_CHOSEN, {"among": portion}):
+        for row in connection.execute(_CHOSEN, {"among": portion}).all():
             token, plan, inputs, traceparent = row[WIDTH:]
             job = summary((*row[:3], JobState.RUNNING.value, *row[4:]))
             loaded[job.id] = Claim(
@@ -168,7 +164,7 @@ def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
 def _histories(connection: Connection, chosen: Iterable[JobId]) -> dict[JobId, list[Frame]]:
     history: dict[JobId, list[Frame]] = defaultdict(list)
     for portion in portions(chosen):
-        for job_id, first, last, terminal, data in connection.execute(_FRAMES, {"among": portion}):
+        for job_id, first, last, terminal, data in connection.execute(_FRAMES, {"among": portion}).all():
             history[job_id].append(Frame(first, last, terminal, data))
     return history
 
@@ -184,7 +180,7 @@ def _renew(connection: Connection, write: Renewal) -> set[JobId]:
         rows = connection.execute(_LEASES, {"owner": write.runner_id, "among": portion})
         held.update(job_id for job_id, token in rows if token == write.tokens[job_id])
     if held:
-        connection.execute(_EXTEND, [{"job": job_id, "until": write.until} for job_id in sorted(held)])
+        _EXTEND.run(connection, [{"job": job_id, "until": write.until} for job_id in sorted(held)])
     connection.execute(_ALIVE, {"runner": write.runner_id, "until": write.until})
     return held
 
@@ -197,7 +193,7 @@ def rescue(connection: Connection, writes: Sequence[Rescue]) -> list[int | Excep
 def _rescue(connection: Connection, write: Rescue) -> int:
     expired = connection.execute(_EXPIRED, {"now": write.now, "up_to": write.limit}).all()
     if expired:
-        connection.execute(_GIVE_BACK, [{"job": job_id} for job_id, _ in expired])
+        _GIVE_BACK.run(connection, [{"job": job_id} for job_id, _ in expired])
         tally = tallies.Tally()
         for _, queue in expired:
             tally.entered(queue, JobState.QUEUED, left=JobState.RUNNING)

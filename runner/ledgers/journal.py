@@ -13,8 +13,20 @@ from runner.core.errors import JobNotFound, LeaseLost
 from runner.core.events import JobState
 from runner.core.job import Append, Change, Frame, StoredArtifact
 from runner.core.plan import JobId
-from runner.ledgers.rows import FRAME, MANY, SUMMARY, WIDTH, among, failure_text, frame_row, portions, summary
-from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, outbox, records
+from runner.ledgers.bulk import Bulk
+from runner.ledgers.rows import (
+    FRAME,
+    INSERT_FRAMES,
+    MANY,
+    SUMMARY,
+    WIDTH,
+    among,
+    failure_text,
+    frame_row,
+    portions,
+    summary,
+)
+from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, number, outbox, records
 from runner.ledgers.tallies import Tally
 from runner.ledgers.writes import Appending
 
@@ -24,27 +36,27 @@ _FENCES: Final = sa.select(
 _STORED: Final = sa.select(frames.c.data).where(
     frames.c.job_id == sa.bindparam("job"), frames.c.first == sa.bindparam("first")
 )
-_INSERT_FRAMES: Final = sa.insert(frames)
-_INSERT_ARTIFACTS: Final = sa.insert(artifacts)
-_INSERT_RECORDS: Final = sa.insert(records)
-_INSERT_OUTBOX: Final = sa.insert(outbox)
+_INSERT_ARTIFACTS: Final = Bulk(sa.insert(artifacts))
+_INSERT_RECORDS: Final = Bulk(sa.insert(records))
+_INSERT_OUTBOX: Final = Bulk(sa.insert(outbox), "sink", "job_id", "due_at", "attempts")
+_MOVE: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job"))
+_ADVANCED: Final[dict[str, sa.BindParameter[Any]]] = {
+    "progress": sa.bindparam("fraction"),
+    "last_sequence": sa.bindparam("last"),
+    "started_at": sa.bindparam("started"),
+}
+_LEASE_ENDED: Final = {"lease_owner": sa.null(), "lease_expires_at": sa.null()}
 # Three statements, because SQLite rewrites the entries of every index that an UPDATE names a column of.
-_ADVANCE: Final = (
-    sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("job"))
-    .values(
-        progress=sa.bindparam("fraction"),
-        last_sequence=sa.bindparam("last"),
-        started_at=sa.bindparam("started"),
+_ADVANCE: Final = Bulk(_MOVE.values(**_ADVANCED))
+_RELEASE: Final = Bulk(_MOVE.values(**_ADVANCED, **_LEASE_ENDED, state=number(JobState.QUEUED)))
+_END: Final = Bulk(
+    _MOVE.values(
+        **_ADVANCED,
+        **_LEASE_ENDED,
+        state=sa.bindparam("entered"),
+        ended_at=sa.bindparam("ended"),
+        error=sa.bindparam("failure"),
     )
-)
-_RELEASE: Final = _ADVANCE.values(state=JobState.QUEUED.value, lease_owner=None, lease_expires_at=None)
-_END: Final = _ADVANCE.values(
-    state=sa.bindparam("entered"),
-    ended_at=sa.bindparam("ended"),
-    error=sa.bindparam("failure"),
-    lease_owner=None,
-    lease_expires_at=None,
 )
 _FRAMES_AFTER: Final = (
     sa.select(*FRAME)
@@ -93,7 +105,7 @@ class _Sheet:
         self.records: list[dict[str, Any]] = []
         self.outbox: list[dict[str, Any]] = []
         #: The last one of each job counts.
-        self.moves: dict[JobId, tuple[sa.Update, dict[str, Any]]] = {}
+        self.moves: dict[JobId, tuple[Bulk, dict[str, Any]]] = {}
         self.tally = Tally()
 
     def enter(self, change: Append, standing: _Standing) -> None:
@@ -143,17 +155,14 @@ class _Sheet:
 
     def write(self, connection: Connection) -> None:
         for statement in (_ADVANCE, _RELEASE, _END):
-            rows = [row for chosen, row in self.moves.values() if chosen is statement]
-            if rows:
-                connection.execute(statement, rows)
+            statement.run(connection, [row for chosen, row in self.moves.values() if chosen is statement])
         for insert, rows in (
-            (_INSERT_FRAMES, self.frames),
+            (INSERT_FRAMES, self.frames),
             (_INSERT_ARTIFACTS, self.artifacts),
             (_INSERT_RECORDS, self.records),
             (_INSERT_OUTBOX, self.outbox),
         ):
-            if rows:
-                connection.execute(insert, rows)
+            insert.run(connection, rows)
         self.tally.write(connection)
 
 
@@ -184,7 +193,7 @@ def append(connection: Connection, writes: Sequence[Appending]) -> list[Exceptio
 def _standings(connection: Connection, job_ids: Iterable[JobId]) -> dict[JobId, _Standing]:
     found = {}
     for portion in portions(job_ids):
-        for job_id, state, token, queue, last, started_at in connection.execute(_FENCES, {"among": portion}):
+        for job_id, state, token, queue, last, started_at in connection.execute(_FENCES, {"among": portion}).all():
             found[job_id] = _Standing(JobState(state), token, queue, last, started_at)
     return found
 
@@ -224,7 +233,7 @@ def frames_after(connection: Connection, job_id: JobId, after: int, max_bytes: i
 def changes_after(connection: Connection, after: int, limit: int) -> list[Change]:
     """Entries of the global journal. A job enters RUNNING with a frame's first event, other states with its last."""
     found = []
-    for row in connection.execute(_CHANGES, {"after": after, "up_to": limit}):
+    for row in connection.execute(_CHANGES, {"after": after, "up_to": limit}).all():
         cursor, entered, first, last = row[WIDTH:]
         state = JobState(entered)
         found.append(Change(cursor, summary(row), state, first if state is JobState.RUNNING else last))

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from runner.core.job import OutboxEntry
 from runner.core.plan import Instant
+from runner.ledgers.bulk import Bulk
 from runner.ledgers.schema import outbox, records
 from runner.ledgers.writes import Delivery, Postponement
 
@@ -28,11 +29,11 @@ _DUE: Final = (
     .order_by(outbox.c.due_at, outbox.c.id)
     .limit(sa.bindparam("up_to", type_=sa.Integer))
 )
-_DELIVERED: Final = sa.delete(outbox).where(outbox.c.id == sa.bindparam("entry"))
-_PUT_OFF: Final = (
+_DELIVERED: Final = Bulk(sa.delete(outbox).where(outbox.c.id == sa.bindparam("entry")))
+_PUT_OFF: Final = Bulk(
     sa.update(outbox)
     .where(outbox.c.id == sa.bindparam("entry"))
-    .values(due_at=sa.bindparam("until"), attempts=outbox.c.attempts + 1)
+    .values(due_at=sa.bindparam("until"), attempts=outbox.c.attempts + sa.literal_column("1"))
 )
 
 
@@ -49,14 +50,12 @@ def due(connection: Connection, sink: str, now: Instant, limit: int) -> list[Out
 def deliver(connection: Connection, writes: Sequence[Delivery]) -> list[Exception | None]:
     """Take entries out."""
     rows = [{"entry": entry} for write in writes for entry in write.entries]
-    if rows:
-        connection.execute(_DELIVERED, rows)
+    _DELIVERED.run(connection, rows)
     return [None for _ in writes]
 
 
 def put_off(connection: Connection, writes: Sequence[Postponement]) -> list[Exception | None]:
     """Let entries wait."""
     rows = [{"entry": entry, "until": write.until} for write in writes for entry in write.entries]
-    if rows:
-        connection.execute(_PUT_OFF, rows)
+    _PUT_OFF.run(connection, rows)
     return [None for _ in writes]

@@ -8,13 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from runner.core.errors import ArtifactNotFound, JobNotFound, RecordNotFound
-from runner.core.events import Artifact
+from runner.core.events import Artifact, JobState
 from runner.core.filters import ANY, And, Comparison, Filter, JobQuery, Not, Or
 from runner.core.job import JobSummary
 from runner.core.plan import Instant, JobId
 from runner.ledgers import tallies
 from runner.ledgers.rows import SUMMARY, summary
-from runner.ledgers.schema import HELD, MORTAL, QUEUED, artifacts, bodies, jobs, records
+from runner.ledgers.schema import ENDED, HELD, MORTAL, QUEUED, artifacts, bodies, jobs, records
 
 _JOB: Final = sa.bindparam("job", type_=sa.Text)
 _NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
@@ -78,6 +78,9 @@ def _comparison(comparison: Comparison) -> sa.ColumnElement[bool]:
     value = comparison.value
     compared: sa.ColumnElement[bool]
     match comparison.operator:
+        case "=" if comparison.field == "state" and int(value) >= JobState.SUCCEEDED:
+            # The second half says nothing new, but opens the index of ended jobs.
+            return sa.and_(column == value, ENDED)
         case "=":
             compared = column == value
         case "!=":

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from runner.core.events import Failure, JobState
 from runner.core.job import Frame, JobSummary, NewJob
 from runner.core.plan import JobId, Priority
+from runner.ledgers.bulk import Bulk
 from runner.ledgers.schema import NAMESPACE, frames, jobs
 
 Item = TypeVar("Item")
@@ -44,6 +45,7 @@ WIDTH: Final = len(SUMMARY)
 
 #: The columns of a Frame, in order.
 FRAME: Final = (frames.c.first, frames.c.last, frames.c.terminal, frames.c.data)
+INSERT_FRAMES: Final = Bulk(sa.insert(frames), "job_id", "first", "last", "terminal", "entered", "data")
 
 _STATES: Final = {state.value: state for state in JobState}
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}

@@ -12,16 +12,16 @@ from runner.core.errors import QueueFull, RequestIdReused
 from runner.core.events import JobState
 from runner.core.job import JobSummary, NewJob, Submitted
 from runner.ledgers import tallies
-from runner.ledgers.rows import SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
-from runner.ledgers.schema import NAMED, NAMESPACE, bodies, frames, jobs
+from runner.ledgers.bulk import Bulk
+from runner.ledgers.rows import INSERT_FRAMES, SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
+from runner.ledgers.schema import NAMED, NAMESPACE, bodies, jobs
 from runner.ledgers.writes import Submission
 
 #: Seconds after which it is worth submitting to a full queue again.
 RETRY_AFTER: Final = 1.0
 
-_INSERT_JOBS: Final = sa.insert(jobs)
-_INSERT_BODIES: Final = sa.insert(bodies)
-_INSERT_FRAMES: Final = sa.insert(frames)
+_INSERT_JOBS: Final = Bulk(sa.insert(jobs))
+_INSERT_BODIES: Final = Bulk(sa.insert(bodies))
 _BY_REQUEST_ID: Final = sa.select(*SUMMARY, jobs.c.request_sha256).where(
     jobs.c.namespace == NAMESPACE, NAMED, among(jobs.c.request_id)
 )
@@ -73,16 +73,16 @@ def accept(connection: Connection, writes: Sequence[Submission]) -> list[list[Su
 def _known(connection: Connection, request_ids: Iterable[str]) -> dict[str, tuple[JobSummary, bytes]]:
     known = {}
     for portion in portions(request_ids):
-        for row in connection.execute(_BY_REQUEST_ID, {"among": portion}):
+        for row in connection.execute(_BY_REQUEST_ID, {"among": portion}).all():
             job = summary(row)
             known[job.request_id] = (job, row[WIDTH])
     return known
 
 
 def _insert(connection: Connection, accepted: Sequence[NewJob]) -> None:
-    connection.execute(_INSERT_JOBS, [job_row(new) for new in accepted])
-    connection.execute(_INSERT_BODIES, [body_row(new) for new in accepted])
-    connection.execute(_INSERT_FRAMES, [frame_row(new.summary.id, new.frame, JobState.QUEUED) for new in accepted])
+    _INSERT_JOBS.run(connection, [job_row(new) for new in accepted])
+    _INSERT_BODIES.run(connection, [body_row(new) for new in accepted])
+    INSERT_FRAMES.run(connection, [frame_row(new.summary.id, new.frame, JobState.QUEUED) for new in accepted])
     tally = tallies.Tally()
     for new in accepted:
         tally.entered(new.summary.queue, JobState.QUEUED, left=None)

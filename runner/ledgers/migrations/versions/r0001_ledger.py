@@ -74,7 +74,7 @@ def _jobs() -> None:
     op.create_index("ix_jobs_held", "jobs", ["held_until"], **_where("state = 1 AND held_until IS NOT NULL"))
     op.create_index("ix_jobs_leases", "jobs", ["lease_expires_at"], **_where("state = 2"))
     op.create_index("ix_jobs_mortal", "jobs", ["deadline", "id"], **_where("state = 1 AND deadline IS NOT NULL"))
-    op.create_index("ix_jobs_state", "jobs", ["state", "created_at", "id"])
+    op.create_index("ix_jobs_ended", "jobs", ["state", "created_at", "id"], **_where("state >= 3"))
     op.create_index("ix_jobs_waiting", "jobs", ["queue", "created_at"], **_where("state = 1"))
     op.create_index(
         "uq_jobs_request_id", "jobs", ["namespace", "request_id"], unique=True, **_where("request_id != ''")
