@@ -1,0 +1,147 @@
+"""A real daemon process, and an orchestrator that counts what reaches it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+from aiohttp import web
+from anyio.streams.text import TextReceiveStream
+
+#: Serves until a signal, with the settings given as JSON; prints one line when it is ready.
+LAUNCH = """
+import asyncio, json, sys
+from runner.daemon import serve
+from runner.settings import load
+told = lambda addresses: print(json.dumps({"grpc": addresses.grpc, "http": addresses.http}), flush=True)
+asyncio.run(serve(load(None, {}, json.loads(sys.argv[1])), ready=told))
+"""
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class CountingOrchestrator:
+    """Speaks `altlas`, and counts calls by Idempotency-Key."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.traceparents: list[str] = []
+        self.url = ""
+        #: While cleared, answers are held back.
+        self.open = anyio.Event()
+        self.open.set()
+        self._awaited: list[tuple[int, anyio.Event]] = []
+
+    async def reached(self, total: int) -> None:
+        """Wait until so many calls have come."""
+        event = anyio.Event()
+        self._awaited.append((total, event))
+        self._tell()
+        await event.wait()
+
+    def _tell(self) -> None:
+        for total, event in self._awaited:
+            if self.calls.total() >= total:
+                event.set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.calls[request.headers["Idempotency-Key"]] += 1
+        self.traceparents.append(request.headers.get("traceparent", ""))
+        self._tell()
+        await self.open.wait()
+        return web.json_response({"text": "counted", "model_used": "counter", "tokens_used": 3})
+
+
+@pytest.fixture
+async def orchestrator() -> AsyncIterator[CountingOrchestrator]:
+    counting = CountingOrchestrator()
+    app = web.Application()
+    app.router.add_post("/api/v1/generate", counting.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    counting.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield counting
+    await runner.cleanup()
+
+
+class DaemonProcess:
+    """A daemon that runs as a process of its own."""
+
+    def __init__(self, process: anyio.abc.Process, addresses: dict[str, str], log: list[str]) -> None:
+        self.process = process
+        self.target = addresses["grpc"]
+        self.http = f"http://{addresses['http']}"
+        #: Its log lines so far.
+        self.log = log
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end; answers the exit code."""
+        self.process.send_signal(number)
+        return await self.process.wait()
+
+
+Launch = Callable[..., AbstractAsyncContextManager[DaemonProcess]]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def launch(tmp_path: Path, orchestrator: CountingOrchestrator) -> Launch:
+    """Start a daemon over the test's directory. Whatever is left of it is killed at the end."""
+
+    @asynccontextmanager
+    async def launching(**settings: Any) -> AsyncIterator[DaemonProcess]:
+        chosen = {
+            "data_dir": str(tmp_path / "var"),
+            "grpc.port": 0,
+            "http.port": 0,
+            "health.min_free_bytes": 0,
+            "orchestrator.endpoints": [{"url": orchestrator.url}],
+        } | settings
+        command = [sys.executable, "-c", LAUNCH, json.dumps(chosen)]
+        log: list[str] = []
+        async with (
+            await anyio.open_process(command, stdin=None, stdout=PIPE, stderr=PIPE) as process,
+            anyio.create_task_group() as reading,
+        ):
+            assert process.stdout is not None
+            reading.start_soon(_collect, process, log)
+            try:
+                with anyio.fail_after(30):
+                    told = await TextReceiveStream(process.stdout).receive()
+            except anyio.EndOfStream:
+                pytest.fail("the daemon did not start:\n" + "".join(log))
+            yield DaemonProcess(process, json.loads(told.splitlines()[0]), log)
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return launching
+
+
+async def _collect(process: anyio.abc.Process, log: list[str]) -> None:
+    assert process.stderr is not None
+    async for text in TextReceiveStream(process.stderr):
+        log.append(text)
