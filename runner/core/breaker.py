@@ -118,8 +118,7 @@ class Breaker:
         self._asked_until = 0.0
         self._window = _Window(policy)
         self._probes: set[int] = set()
-        self._probed = Counts()
-        self._last_probe = 0
+        self._probed, self._last_probe = Counts(), 0
 
     @property
     def state(self) -> BreakerState:
@@ -247,4 +246,5 @@ class _Window:
 
     def counts(self, now: float) -> Counts:
         oldest = int(now // self._width) - self._size + 1
-        return sum((counts for number, counts in self._ring.values() if number >= oldest), Counts())
+        live = [counts for number, counts in self._ring.values() if number >= oldest]
+        return Counts(sum(c.calls for c in live), sum(c.failed for c in live), sum(c.slow for c in live))
