@@ -351,17 +351,21 @@ class JobRun:
             if task.state is TaskState.WAITING and task.waiting_until == until:
                 self._make_ready(task)
 
-    def next_wakeup(self) -> Instant | None:
-        """When the next waiting task is due, or the deadline passes; None if time alone changes nothing."""
+    def next_wakeup(self, *, settled: Instant) -> Instant | None:
+        """When the next waiting task is due, or the deadline passes; None if time alone changes nothing.
+
+        `settled` is the time of the last `settle`: a deadline that it saw needs no other waking, or whoever waits for
+        tasks that take their time to stop would be woken without a pause.
+        """
         while self._wakeups:
             until, task_id = self._wakeups[0]
             task = self.tasks[task_id]
             if task.state is TaskState.WAITING and task.waiting_until == until:
                 break
             heapq.heappop(self._wakeups)
-        times = [
-            entry for entry in (self._wakeups[0][0] if self._wakeups else None, self.deadline) if entry is not None
-        ]
+        times = [self._wakeups[0][0]] if self._wakeups else []
+        if self.deadline is not None and not self.expired(settled):
+            times.append(self.deadline)
         return min(times, default=None)
 
     def settle(self, *, now: Instant, max_lost: int) -> list[Recorded]:

@@ -37,7 +37,7 @@ from runner.core.events import (
 from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun, TaskRun
 from runner.core.job import Append, Claim, Ending, StoredArtifact
 from runner.core.last import compose, seal
-from runner.core.plan import Plan, TaskId
+from runner.core.plan import Instant, Plan, TaskId
 from runner.core.retry import retry_at
 from runner.engine.attempt import Failed, LiveAttempt, Result, Stopped, Succeeded, scope_for
 from runner.engine.bell import Bell
@@ -122,7 +122,8 @@ class Execution:
         while True:
             self._absorb()
             self._obey()
-            self._uncommitted += self._run.settle(now=self._now(), max_lost=self._with.settings.max_lost_attempts)
+            settled = self._now()
+            self._uncommitted += self._run.settle(now=settled, max_lost=self._with.settings.max_lost_attempts)
             starting = self._choose()
             self._report()
             await self._commit()
@@ -130,12 +131,14 @@ class Execution:
                 return
             for task in starting:
                 self._launch(task, attempts)
-            await self._pause()
+            await self._pause(settled)
 
-    async def _pause(self) -> None:
+    async def _pause(self, settled: Instant) -> None:
+        """Wait until something happened, or time alone brings something to do."""
         waits: list[float] = []
-        wakeup = self._run.next_wakeup()
-        if wakeup is not None:
+        wakeup = self._run.next_wakeup(settled=settled)
+        # While shutting down nothing starts, so a task that is due is no reason to wake: it would be one for ever.
+        if wakeup is not None and self._release_at is None:
             waits.append((wakeup - self._now()) / MICROS)
         if self._has_news:
             waits.append(self._reported_at + REPORT_INTERVAL - anyio.current_time())
