@@ -6,6 +6,7 @@ errors and titles cannot steer the terminal.
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from rich import box
@@ -76,7 +77,7 @@ def _facts(record: LastRecord) -> Text:
         ("took", duration_text(record.execution_time_ms)),
         ("queued", "" if record.queue_time_ms is None else duration_text(record.queue_time_ms)),
         ("AI", "" if record.usage is None else f"{_calls(record)}, {tokens_of(record.usage):,} tokens"),
-        ("left", counted(len(record.artifacts), "artifact") if record.artifacts else ""),
+        ("artifacts", f"{len(record.artifacts):,}" if record.artifacts else ""),
     ]
     ids = [("job", record.job_id), ("execution", record.execution_id)]
     return Text("\n").join((_told(facts), _told(ids)))
@@ -125,16 +126,18 @@ def _bar(task: TaskRecord, span: Span, width: int) -> Text:
     standing = standing_of(task)
     if not task.attempts:
         return Text(standing.word, style="dim")
-    cells: list[tuple[str, str]] = [(" ", "")] * width
+    cells = [(" ", "")] * width
     first = min(width - 1, int(span.share(task.attempts[0].started) * width))
     last = min(width - 1, int(span.share(task.attempts[-1].started) * width))
     cells[first : last + 1] = [("·", "dim")] * (last + 1 - first)
     for attempt in task.attempts:
+        outcome = outcome_of(attempt.outcome)
         begin = min(width - 1, int(span.share(attempt.started) * width))
         end = int(span.share(attempt.ended) * width) if attempt.ended else width
         for index in range(begin, min(width, max(begin + 1, end))):
-            cells[index] = (_INK.get(outcome_of(attempt.outcome), "░"), outcome_of(attempt.outcome).colour)
-    return Text.assemble(*cells)
+            cells[index] = (_INK.get(outcome, "░"), outcome.colour)
+    runs = ((cell, len(list(run))) for cell, run in itertools.groupby(cells))
+    return Text.assemble(*((glyph * length, style) for (glyph, style), length in runs))
 
 
 def _failure(task: TaskRecord) -> Text:
