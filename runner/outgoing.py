@@ -7,6 +7,7 @@ so a status or a broken connection means the same wherever it happens.
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import math
 import re
@@ -37,6 +38,7 @@ _EXCERPT_BYTES: Final = 4096
 _EXCERPT_SECONDS: Final = 2.0
 
 _FINISH_SECONDS: Final = 0.1
+_LARGE_BODY: Final = 512 * 1024
 
 
 class PrivateAddress(OSError):
@@ -143,6 +145,7 @@ async def call(
     who: str,
     limits: CallLimits,
     headers: Mapping[str, str],
+    body: bytes | None = None,
     **request: Any,
 ) -> AsyncIterator[IncomingAnswer]:
     """Send a request and give its answer, whatever its status; the connection is given back at the end.
@@ -151,9 +154,11 @@ async def call(
 
     Raises AttemptError: CONNECTION_FAILED, TIMED_OUT, INVALID_ANSWER (not HTTP), all retryable.
     """
+    # A large body as one piece would hold the loop while it is copied; a file is read piece by piece.
+    data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body
     sent = {**headers, DEADLINE_HEADER: str(max(0, int(limits.timeout * 1000)))}
     with _telling(who, limits), anyio.fail_after(max(0.0, limits.timeout)) as scope:
-        async with session.request(method, url, headers=sent, **request) as response:
+        async with session.request(method, url, headers=sent, data=data, **request) as response:
             yield IncomingAnswer(response, limits, scope, who)
 
 
@@ -162,6 +167,9 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
     """Turn what a call may raise into an AttemptError. aiohttp's own words may hold the URL, and so secrets."""
     try:
         yield
+    except aiohttp.ConnectionTimeoutError as error:
+        message = f"no connection to {who} was made in time (setting `{limits.settings}.connect_timeout_seconds`)"
+        raise AttemptError("TIMED_OUT", message, retryable=True) from error
     except TimeoutError as error:
         message = f"{who} did not answer within {limits.timeout:g} s"
         raise AttemptError("TIMED_OUT", message, retryable=True) from error

@@ -74,7 +74,7 @@ class HttpRequest:
             who=who,
             limits=self._limits(attempt, parameters),
             headers=headers,
-            data=content,
+            body=content,
             allow_redirects=parameters.follow_redirects,
             max_redirects=self._settings.max_redirects + 1,
         ) as incoming:

@@ -12,7 +12,7 @@ from runner.core.errors import AttemptError
 from runner.handlers.parameters import invalid, read
 from runner.handlers.processes import WorkerProcesses
 from runner.handlers.settings import DataProcessingSettings
-from runner.handlers.worker import Raised, as_json, bounded_memory
+from runner.handlers.worker import Raised, as_json, bounded_memory, foreign
 from runner.ports import Attempt, Outcome
 
 
@@ -57,15 +57,18 @@ class Transform:
 
 def evaluate(expression: str, encoded: bytes, max_bytes: int, max_memory: int) -> bytes | Raised:
     """In a worker process: the result as JSON, or what was wrong."""
+
+    def unfit(error: Exception) -> AttemptError:
+        message = f"the expression does not fit its input: {_one_line(error)}"
+        if isinstance(error, MemoryError):
+            message = f"the expression needs more than {max_memory} bytes (setting `data_processing.max_memory_bytes`)"
+        return AttemptError("EXPRESSION_FAILED", message, retryable=False)
+
     try:
-        with bounded_memory(max_memory):
+        # jmespath promises JMESPathError and raises TypeError and others as well.
+        with foreign(unfit), bounded_memory(max_memory):
             value = _compiled(expression).search(msgspec.json.decode(encoded))
             return as_json(value, "expression", max_bytes, "data_processing.max_result_bytes")
-    except MemoryError:
-        message = f"the expression needs more than {max_memory} bytes (setting `data_processing.max_memory_bytes`)"
-        return Raised("EXPRESSION_FAILED", message, retryable=False)
-    except jmespath.exceptions.JMESPathError as error:
-        return Raised("EXPRESSION_FAILED", f"the expression does not fit its input: {error}", retryable=False)
     except AttemptError as error:
         return Raised(error.reason, error.message, error.retryable)
 

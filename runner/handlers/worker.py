@@ -6,6 +6,7 @@ Runs in the daemon and in worker processes; therefore it imports little.
 from __future__ import annotations
 
 import importlib
+import os
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -97,10 +98,28 @@ def bounded_memory(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@contextmanager
+def standard_streams_closed() -> Iterator[None]:
+    """In a worker process: inside, descriptors 0 and 1 lead nowhere. They are the way to the daemon, and a program
+    that the function starts would inherit them and talk across.
+    """
+    ours = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for place in (0, 1):
+        os.dup2(nowhere, place)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        for place, descriptor in enumerate(ours):
+            os.dup2(descriptor, place)
+            os.close(descriptor)
+
+
 def call_function(path: str, arguments: Mapping[str, Any], max_bytes: int, setting: str) -> bytes | Raised:
     """In a worker process: call, and give the result as JSON or what was raised as a value."""
     try:
-        with foreign(failed_function(path)):
+        with foreign(failed_function(path)), standard_streams_closed():
             value = locate(path)(**arguments)
         return as_json(value, path, max_bytes, setting)
     except AttemptError as error:

@@ -46,9 +46,9 @@ class Connection:
         if prompt.traceparent:
             headers["traceparent"] = prompt.traceparent
         limits = self._limits(min(prompt.timeout, self.settings.timeout_seconds))
-        data = msgspec.json.encode(body)
+        content = msgspec.json.encode(body)
         try:
-            async with self._call("POST", path, limits, headers, data=data) as incoming:
+            async with self._call("POST", path, limits, headers, content) as incoming:
                 yield incoming
         except AttemptError as error:
             # Whatever failed, it was a call to this endpoint, and it may cost.
@@ -76,7 +76,7 @@ class Connection:
 
     @asynccontextmanager
     async def _call(
-        self, method: str, path: str, limits: CallLimits, headers: dict[str, str], *, data: bytes | None = None
+        self, method: str, path: str, limits: CallLimits, headers: dict[str, str], body: bytes | None = None
     ) -> AsyncIterator[IncomingAnswer]:
         async with call(
             self._session,
@@ -85,7 +85,7 @@ class Connection:
             who=f"orchestrator `{self.name}`",
             limits=limits,
             headers=headers,
-            data=data,
+            body=body,
             # A redirect would carry the prompt, and the key, to an address nobody configured.
             allow_redirects=False,
         ) as incoming:

@@ -6,6 +6,7 @@ What most servers and gateways speak. An answer that is plain JSON, from a serve
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -54,15 +55,15 @@ class _Text(msgspec.Struct, frozen=True):
 
 class _Choice(msgspec.Struct, frozen=True):
     #: Of a streamed answer.
-    delta: _Text = _Text()
+    delta: _Text | None = None
     #: Of one that is not.
-    message: _Text = _Text()
+    message: _Text | None = None
     finish_reason: str | None = None
 
 
 class _Part(msgspec.Struct, frozen=True):
     model: str | None = None
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     #: A server that fails while it streams has no status left to say so.
     error: Any = None
@@ -118,12 +119,13 @@ class _Gathered:
             self._done = self._done or self._finish_reason is not None or bool(self._pieces)
         else:
             stream = EventStream()
-            async for chunk in incoming.chunks():
-                for data in stream.feed(chunk):
-                    await self._take(data)
-                if self._done:
-                    await incoming.finish()
-                    return
+            async with aclosing(incoming.chunks()) as chunks:
+                async for chunk in chunks:
+                    for data in stream.feed(chunk):
+                        await self._take(data)
+                    if self._done:
+                        await incoming.finish()
+                        return
         if not (self._done or self._finish_reason):
             raise self._connection.invalid("that ends before it is finished")
 
@@ -149,9 +151,10 @@ class _Gathered:
             raise self._connection.invalid(f"that breaks off with an error: {_told(part.error)}")
         self._model = part.model or self._model
         self._usage = part.usage or self._usage
-        for choice in part.choices[:1]:
+        for choice in (part.choices or [])[:1]:
             self._finish_reason = choice.finish_reason or self._finish_reason
-            if text := choice.delta.content or choice.message.content:
+            said = choice.delta or choice.message
+            if said is not None and (text := said.content):
                 self._pieces.append(text)
                 await self._on_text(text)
 

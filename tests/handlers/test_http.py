@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -56,7 +58,11 @@ async def echo() -> AsyncIterator[str]:
     async def redirect_away(_: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "file:///etc/hostname"})
 
-    application = web.Application()
+    async def redirect_body(_: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "/tell"})
+
+    application = web.Application(client_max_size=10_000_000)
+    application.router.add_post("/again", redirect_body)
     application.router.add_route("*", "/tell", tell)
     application.router.add_route("*", "/status/{status}", fail)
     application.router.add_get("/redirect/{left}", redirect)
@@ -163,6 +169,26 @@ async def test_a_refusal_fails_the_attempt_and_says_whether_to_try_again(
     error = await failure({"url": f"{echo}/status/{status}", "headers": {"X-Api-Key": "long-enough"}})
     assert (error.reason, error.retryable, error.retry_after) == ("HTTP_STATUS", retryable, 7.0)
     assert error.message == f"{echo} answered HTTP {status}: no, ***"
+
+
+async def test_a_large_body_arrives_whole_and_survives_a_redirect(echo: str) -> None:
+    large = "x" * 3_000_000
+    told = (await request({"url": f"{echo}/again", "method": "POST", "body": large})).output["body"]
+    assert told["body"] == large
+
+
+async def test_a_connection_that_is_never_made_is_given_up_in_time() -> None:
+    """A listener whose queue is full drops every further greeting."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        host, port = listener.getsockname()
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex((host, port))
+            error = await failure({"url": f"http://{host}:{port}"}, connect_timeout_seconds=0.1)
+    assert (error.reason, error.retryable) == ("TIMED_OUT", True)
+    assert "http_request.connect_timeout_seconds" in error.message
 
 
 async def test_messages_do_not_hold_the_path_or_the_query_which_may_be_secret() -> None:

@@ -52,6 +52,7 @@ def dies():
 
 def prints():
     print("a word on standard output")
+    os.system("echo a word of another program; cat")
 
 def hangs(started):
     pathlib.Path(started).write_text(str(os.getpid()))

@@ -376,6 +376,24 @@ async def test_json_of_another_shape_is_told(protocol: Protocol, body: bytes) ->
     assert len(str(error)) < 500
 
 
+async def test_fields_that_are_null_are_as_good_as_missing() -> None:
+    events = (
+        b'data: {"choices": null, "usage": null, "model": null}\n\n'
+        b'data: {"choices": [{"delta": null, "finish_reason": null}]}\n\n'
+        b'data: {"choices": [{"delta": {"content": null}, "finish_reason": "stop"}]}\n\n'
+    )
+    async with raw_server(says(STREAM_HEAD + events)) as url, endpoint(url, Protocol.OPENAI) as orchestrator:
+        answer = await orchestrator.ask(prompt(), Pieces())
+    assert (answer.text, answer.model, answer.usage) == ("", "m", Usage(calls=1))
+
+
+@BOTH
+async def test_a_large_prompt_is_sent_without_ado(protocol: Protocol) -> None:
+    async with serve_simulated() as simulator, endpoint(simulator.url, protocol) as orchestrator:
+        answer = await orchestrator.ask(prompt("word " * 500_000), Pieces())
+    assert answer.usage.total_tokens == 500_024
+
+
 async def test_an_error_within_a_stream_is_told() -> None:
     broken = b'data: {"error": {"message": "out of memory"}}\n\n'
     error = await raw_failure(says(STREAM_HEAD + broken), Protocol.OPENAI)
