@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -99,18 +99,24 @@ def _staging(incoming: Path) -> Iterator[Path]:
     """A directory of this delivery's own, locked while it lasts and gone afterwards."""
     _make_durably(incoming)
     _sweep(incoming)
+    staging, descriptor = _claimed(incoming)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _claimed(incoming: Path) -> tuple[Path, int]:
     while True:
         staging = Path(tempfile.mkdtemp(dir=incoming))
-        with _opened(staging) as descriptor:
+        # Another process may sweep it away between its making and its lock: before it is opened, or after.
+        with suppress(FileNotFoundError):
+            descriptor = _open(staging)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Another process may have swept it away between its making and its lock.
-            if not staging.exists():
-                continue
-            try:
-                yield staging
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-            return
+            if staging.exists():
+                return staging, descriptor
+            os.close(descriptor)
 
 
 def _sweep(incoming: Path) -> None:
@@ -139,8 +145,12 @@ def _sync(directory: Path) -> None:
 
 @contextmanager
 def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open(directory)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open(directory: Path) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
