@@ -102,7 +102,10 @@ def compose(
 
 
 def seal(record: LastRecord) -> bytes:
-    """The record as indented JSON with its checksum and a final newline. The same record gives the same bytes."""
+    """The record as indented JSON with its checksum and a final newline. The same record gives the same bytes.
+
+    Cannot fail on what `compose` made: keys are text (decoders refuse others), and what JSON cannot hold becomes null.
+    """
     bare = msgspec.structs.replace(record, checksum=msgspec.UNSET)
     sealed = msgspec.structs.replace(bare, checksum=checksum(bare))
     return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
