@@ -21,7 +21,7 @@ class Bulk:
     numbers, None. A row names every parameter; constants of the statement are literals.
     """
 
-    def __init__(self, statement: sa.Insert | sa.Update | sa.Delete, *columns: str) -> None:
+    def __init__(self, statement: sa.Insert | sa.Update | sa.Delete | sa.TextClause, *columns: str) -> None:
         """`columns` are those that an INSERT fills; all of the table's unless given."""
         self._statement = statement
         self._columns = columns or None

@@ -13,7 +13,10 @@ from runner.core.errors import LedgerDamaged, LedgerFull, LedgerUnavailable, Run
 
 #: By primary result code, the lower eight bits (sqlite.org/rescode.html).
 _BY_CODE: Final[dict[int, tuple[type[RunnerError], str]]] = {
-    sqlite3.SQLITE_FULL: (LedgerFull, "the disk of the ledger is full; free some room there, work goes on by itself"),
+    sqlite3.SQLITE_FULL: (
+        LedgerFull,
+        "the ledger's disk is full, or its file has reached `ledger.max_file_bytes`; make room, work goes on by itself",
+    ),
     sqlite3.SQLITE_BUSY: (LedgerUnavailable, "another process is locking the ledger; end it, or try again"),
     sqlite3.SQLITE_LOCKED: (LedgerUnavailable, "another process is locking the ledger; end it, or try again"),
     sqlite3.SQLITE_IOERR: (LedgerUnavailable, "reading or writing the ledger failed; look at its disk, then try again"),

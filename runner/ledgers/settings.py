@@ -21,5 +21,7 @@ class LedgerSettings(Struct, frozen=True, kw_only=True):
     max_pending: Count = 10_000
     #: Threads, and connections, that read beside the writer.
     readers: Count = 2
+    #: Bytes that the database file may take; 0: whatever the disk holds.
+    max_file_bytes: Annotated[int, Meta(ge=0)] = 0
     #: Seconds to wait for another process that locks the database (a copy being made) before giving up.
     busy_timeout_seconds: Seconds = 5.0

@@ -44,6 +44,8 @@ Arguments = ParamSpec("Arguments")
 Outcomes = Sequence[Any]
 
 _PROVE: Final = sa.update(runners).where(runners.c.id == sa.bindparam("runner")).values(proof=sa.bindparam("content"))
+#: Bytes of a page of the file, SQLite's default.
+_PAGE: Final = 4096
 #: Bytes that a health check writes: several pages, so that a full disk shows.
 _PROOF: Final = bytes(32 * 1024)
 
@@ -80,6 +82,7 @@ class SqlLedger:
         self._holder = holder
         self._settings = settings
         self._reading = anyio.CapacityLimiter(settings.readers)
+        self._observer = observer
         self._writer: Connection | None = None
         self._readers: Engine | None = None
         self._commits: GroupCommit[Write[Any], Any] = GroupCommit(
@@ -105,7 +108,9 @@ class SqlLedger:
                 f"`{self._path.parent}` cannot be made ({error.strerror}); make it, or set `data_dir`"
             ) from error
         with held(self._path, self._holder):
-            await anyio.to_thread.run_sync(self._open)
+            orphans = await anyio.to_thread.run_sync(self._open)
+            if orphans:
+                self._observer.notice("jobs_adopted", count=orphans)
             try:
                 async with self._commits.running():
                     yield
@@ -113,7 +118,7 @@ class SqlLedger:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._close)
 
-    def _open(self) -> None:
+    def _open(self) -> int:
         writers = _engine(self._path, self._settings, begin="BEGIN IMMEDIATE", connections=1)
         self._readers = _engine(self._path, self._settings, begin="BEGIN", connections=self._settings.readers)
         try:
@@ -122,11 +127,12 @@ class SqlLedger:
                 with self._writer.begin():
                     bring_up_to_date(self._writer, str(self._path))
                 with self._writer.begin():
-                    claims.adopt(self._writer, self._holder.runner_id)
+                    orphans = claims.adopt(self._writer, self._holder.runner_id)
                     self._register(self._writer)
         except BaseException:
             self._close()
             raise
+        return orphans
 
     def _register(self, connection: Connection) -> None:
         connection.execute(sa.delete(runners))
@@ -304,6 +310,7 @@ def _engine(path: Path, settings: LedgerSettings, *, begin: str, connections: in
         "cache_size = -16384",
         "journal_size_limit = 67108864",
         *(["query_only = ON"] if begin == "BEGIN" else []),
+        *([f"max_page_count = {settings.max_file_bytes // _PAGE}"] if settings.max_file_bytes else []),
     ]
 
     def prepare(connection: Any, _: object) -> None:

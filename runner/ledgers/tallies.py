@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from runner.core.events import JobState
+from runner.ledgers.bulk import Bulk
 from runner.ledgers.schema import queue_counts
 
 _QUEUED: Final = sa.select(queue_counts.c.queue, queue_counts.c.n).where(
@@ -18,11 +19,13 @@ _RUNNING: Final = sa.select(queue_counts.c.queue, queue_counts.c.n).where(
     queue_counts.c.state == JobState.RUNNING.value, queue_counts.c.n > 0
 )
 _ALL: Final = sa.select(queue_counts.c.queue, queue_counts.c.state, queue_counts.c.n).where(queue_counts.c.n > 0)
-_RAISE: Final = sa.text(
-    "INSERT INTO queue_counts (queue, state, n) VALUES (:queue, :state, :difference)"
-    " ON CONFLICT (queue, state) DO UPDATE SET n = queue_counts.n + excluded.n"
+_RAISE: Final = Bulk(
+    sa.text(
+        "INSERT INTO queue_counts (queue, state, n) VALUES (:queue, :state, :difference)"
+        " ON CONFLICT (queue, state) DO UPDATE SET n = queue_counts.n + excluded.n"
+    )
 )
-_LOWER: Final = sa.text("UPDATE queue_counts SET n = n + :difference WHERE queue = :queue AND state = :state")
+_LOWER: Final = Bulk(sa.text("UPDATE queue_counts SET n = n + :difference WHERE queue = :queue AND state = :state"))
 
 
 class Tally:
@@ -46,8 +49,7 @@ class Tally:
                 for (queue, state), difference in sorted(self._differences.items())
                 if difference * sign > 0
             ]
-            if rows:
-                connection.execute(statement, rows)
+            statement.run(connection, rows)
 
 
 def queued(connection: Connection) -> dict[str, int]:
