@@ -1,0 +1,187 @@
+"""Follows jobs to their end, for a terminal, a pipe, or a program that reads JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runner.cli import output, sentences
+from runner.cli.exits import OF_STATE, Exit, exit_of, worst
+from runner.cli.view import JobView
+from runner.core.errors import RunnerError
+from runner.core.events import AttemptOutput, JobState, Recorded, TaskEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.message import Message
+
+    from runner.client import Client
+
+
+class Audience(Protocol):
+    """Whoever is shown the events."""
+
+    def showing(self, views: Sequence[JobView]) -> AbstractAsyncContextManager[None]:
+        """Show these jobs inside the context."""
+        ...
+
+    def event(self, view: JobView, recorded: Recorded, message: Message) -> None:
+        """`view` has taken the event in; `message` is its wire form."""
+        ...
+
+    def notice(self, view: JobView, text: str) -> None:
+        """About the connection."""
+        ...
+
+
+class LinesAudience:
+    """A line for each event: what a log or a pipe wants."""
+
+    def __init__(self) -> None:
+        self._several = False
+        #: Text that was streamed and has no end of line yet, by job and task.
+        self._open: dict[tuple[str, str], str] = {}
+
+    @asynccontextmanager
+    async def showing(self, views: Sequence[JobView]) -> AsyncIterator[None]:
+        self._several = len(views) > 1
+        yield
+
+    def event(self, view: JobView, recorded: Recorded, message: Message) -> None:
+        event = recorded.event
+        if isinstance(event, AttemptOutput):
+            self._text(view, recorded, event)
+            return
+        if isinstance(event, TaskEvent) and (rest := self._open.pop((view.id, event.task_id), "")):
+            self._line(view, recorded, f"{event.task_id}│ {rest}")
+        self._line(view, recorded, sentences.told(recorded, view))
+
+    def notice(self, view: JobView, text: str) -> None:
+        if text != "caught up":
+            output.notice(f"{view.id}: {text}")
+
+    def _text(self, view: JobView, recorded: Recorded, event: AttemptOutput) -> None:
+        *whole, rest = (self._open.get((view.id, event.task_id), "") + event.text).split("\n")
+        self._open[(view.id, event.task_id)] = rest
+        for text in whole:
+            self._line(view, recorded, f"{event.task_id}│ {text}")
+
+    def _line(self, view: JobView, recorded: Recorded, text: str) -> None:
+        from runner.reports.standing import harmless
+
+        job = f" {view.id}" if self._several else ""
+        output.line(f"{sentences.clock(recorded.time)}{job} #{recorded.sequence} {harmless(text)}")
+
+
+class JsonAudience:
+    """An object for each event: the event's JSON form with the job's id."""
+
+    @asynccontextmanager
+    async def showing(self, views: Sequence[JobView]) -> AsyncIterator[None]:
+        yield
+
+    def event(self, view: JobView, recorded: Recorded, message: Message) -> None:
+        output.json_line({"job_id": view.id, **output.message_json(message)})
+
+    def notice(self, view: JobView, text: str) -> None:
+        if text != "caught up":
+            output.notice(f"{view.id}: {text}")
+
+
+def audience(*, as_json: bool) -> Audience:
+    """Bars on a terminal, lines in a pipe, objects if asked for."""
+    if as_json:
+        return JsonAudience()
+    if sys.stdout.isatty():
+        from runner.cli.live import LiveAudience
+
+        return LiveAudience()
+    return LinesAudience()
+
+
+class Followed:
+    """Jobs that are followed, and how it went so far; holds what is known also after an interruption."""
+
+    def __init__(self, jobs: Sequence[str], audience: Audience) -> None:
+        self.views = [JobView(job) for job in dict.fromkeys(jobs)]
+        self.errors: dict[str, RunnerError] = {}
+        self._audience = audience
+
+    async def follow(self, client: Client, *, after: int = 0) -> None:
+        """Follow all jobs to their ends. What goes wrong with one of them is kept in `errors`, and the others go on."""
+        async with self._audience.showing(self.views), asyncio.TaskGroup() as following:
+            for view in self.views:
+                following.create_task(self._follow(client, view, after))
+
+    async def _follow(self, client: Client, view: JobView, after: int) -> None:
+        from runner.frames import decode_event
+
+        def notice(text: str) -> None:
+            self._audience.notice(view, text)
+
+        try:
+            self._begin(view, await client.get(view.id, full=True), after)
+            async for message in client.watch(view.id, after=after, on_notice=notice):
+                try:
+                    recorded = decode_event(message)
+                except ValueError as unknown:
+                    notice(f"{unknown}; a newer alt-runner shows it")
+                    continue
+                view.apply(recorded)
+                self._audience.event(view, recorded, message)
+        except RunnerError as error:
+            self.errors[view.id] = error
+
+    @staticmethod
+    def _begin(view: JobView, job: Any, after: int) -> None:
+        view.title, view.task_count = job.title, job.task_counts.total
+        view.expect((task.task_id, task.description) for task in job.tasks)
+        if after:
+            # What came before is not replayed, and the end may be before.
+            view.sequence = after
+            view.state = JobState(job.state)
+
+    def exit(self) -> Exit:
+        """The worst of all ends."""
+        codes = [exit_of(error) for error in self.errors.values()]
+        codes += [OF_STATE.get(view.state, Exit.ERROR) for view in self.views if view.id not in self.errors]
+        return worst(codes)
+
+
+def run(followed: Followed, server: str, *, patience: float, after: int = 0) -> None:
+    """Follow until the end or until Ctrl-C, which leaves the jobs running and says so.
+
+    Raises KeyboardInterrupt: after it was said.
+    """
+    from runner.cli.options import connected
+
+    async def follow() -> None:
+        async with connected(server, patience=patience) as client:
+            await followed.follow(client, after=after)
+
+    try:
+        asyncio.run(follow())
+    except KeyboardInterrupt:
+        for view in followed.views:
+            if not view.state.terminal:
+                output.notice(
+                    f"job {view.id} runs on; watch it: alt-runner watch {view.id} --after {view.sequence}"
+                    f" · cancel it: alt-runner cancel {view.id}"
+                )
+        raise
+
+
+def summarise(followed: Followed, *, as_json: bool) -> None:
+    """A line for each job, and where to look next."""
+    for error in followed.errors.values():
+        output.notice(f"alt-runner: {error}")
+    if as_json:
+        return
+    for view in followed.views:
+        if view.state.terminal:
+            output.line(sentences.ended(view))
+            output.notice(f"  see its record: alt-runner last show {view.id}")

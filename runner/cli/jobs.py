@@ -1,0 +1,303 @@
+"""`alt-runner get`, `list` and `cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from runner.cli import options, output
+from runner.cli.exits import Exit, exit_of, worst
+from runner.core.errors import RunnerError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from runner.client import Client
+
+_PAGE: Final = 200
+
+
+def get(
+    job: options.Job,
+    *,
+    tasks: Annotated[bool, typer.Option("--tasks", help="Show every task.")] = False,
+    server: options.Server = "",
+    as_json: options.Json = False,
+) -> None:
+    """Show a job as it stands.
+
+    With --tasks --json, each task's output is there too, base64 of JSON.
+    """
+    found = options.run(_get(server, job, full=tasks))
+    if as_json:
+        output.json_line(output.message_json(found))
+        return
+    output.show(_facts(found))
+    if tasks:
+        output.show("", _tasks(found))
+
+
+async def _get(server: str, job: str, *, full: bool) -> Any:
+    async with options.connected(server) as client:
+        return await client.get(job, full=full)
+
+
+def list_jobs(
+    *,
+    where: Annotated[
+        str,
+        typer.Option("--filter", "-f", metavar="FILTER", help="Such as 'state = FAILED AND labels.team = \"blue\"'."),
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many jobs.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="All jobs that match.")] = False,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Oldest first, not newest first.")] = False,
+    page_token: Annotated[str, typer.Option("--page-token", help="Go on after an earlier list.")] = "",
+    follow: Annotated[bool, typer.Option("--watch", "-w", help="Then follow the state changes until Ctrl-C.")] = False,
+    server: options.Server = "",
+    as_json: options.Json = False,
+) -> None:
+    """List jobs, newest first.
+
+    Fields of a filter: state, queue, priority, title, alt_id, request_id, labels.KEY, create_time, end_time;
+    with = != < <= > >= : and AND, OR, NOT, parentheses.
+    """
+    order = "create_time" if oldest_first else "create_time desc"
+    count = None if everything else limit
+    options.run(_list(server, where, order, page_token, count, follow=follow, as_json=as_json))
+
+
+async def _list(
+    server: str, where: str, order: str, token: str, count: int | None, *, follow: bool, as_json: bool
+) -> None:
+    async with options.connected(server) as client:
+        found: list[Any] = []
+        while True:
+            size = _PAGE if count is None else min(_PAGE, count - len(found))
+            page = await client.list(where=where, order_by=order, page_size=size, page_token=token)
+            found += page.jobs
+            token = page.next_page_token
+            if not token or len(found) == count:
+                break
+        _tell_list(found, token, as_json=as_json)
+        if follow:
+            async for change in _changes(client, where):
+                _tell_change(change, as_json=as_json)
+
+
+def _tell_list(found: list[Any], token: str, *, as_json: bool) -> None:
+    if as_json:
+        output.json_line({"jobs": [output.message_json(job) for job in found], "next_page_token": token})
+        return
+    if found:
+        output.show(_table(found))
+    else:
+        output.notice("no jobs match; submit one: alt-runner submit FILE")
+    if token:
+        output.notice(f"there are more; show them with --all, or --page-token {token}")
+
+
+async def _changes(client: Client, where: str) -> AsyncIterator[Any]:
+    async for response in client.watch_jobs(where=where):
+        for change in response.changes:
+            yield change
+
+
+def _tell_change(change: Any, *, as_json: bool) -> None:
+    if as_json:
+        output.json_line(output.message_json(change))
+        return
+    from runner.cli.sentences import JOB_LOOKS
+    from runner.core.events import JobState
+    from runner.reports.standing import harmless
+
+    glyph, word, _ = JOB_LOOKS[JobState(change.state)]
+    output.line(f"{datetime.now(UTC):%H:%M:%S} {change.job.job_id} {glyph} {word:<19} {harmless(change.job.title)}")
+
+
+def cancel(
+    job: options.Jobs,
+    *,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="For the event and the record.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the jobs have ended.")] = False,
+    server: options.Server = "",
+    as_json: options.Json = False,
+) -> None:
+    """Cancel jobs.
+
+    Running tasks get their grace time, then are stopped. Harmless to repeat.
+
+    Exits with 0 once the wish is durable, or with --wait once the jobs have ended, however they did.
+    """
+    raise typer.Exit(options.run(_cancel(server, job, reason, wait=wait, as_json=as_json)))
+
+
+async def _cancel(server: str, jobs: list[str], reason: str, *, wait: bool, as_json: bool) -> Exit:
+    codes = []
+    async with options.connected(server) as client:
+        for job in jobs:
+            try:
+                found = await client.cancel(job, reason=reason)
+                if wait:
+                    async for _ in client.watch(job):
+                        pass
+                    found = await client.get(job)
+                _tell_cancelled(found, as_json=as_json)
+                codes.append(Exit.OK)
+            except RunnerError as error:
+                codes.append(exit_of(error))
+                output.notice(f"alt-runner: {error}")
+                if codes[-1] is Exit.UNREACHABLE:
+                    break
+    return worst(codes)
+
+
+def _tell_cancelled(job: Any, *, as_json: bool) -> None:
+    if as_json:
+        output.json_line(output.message_json(job))
+        return
+    from runner.cli.sentences import JOB_LOOKS
+    from runner.core.events import JobState
+
+    state = JobState(job.state)
+    glyph, word, _ = JOB_LOOKS[state]
+    output.line(f"{glyph} {job.job_id} {'has ended: ' + word if state.terminal else 'is being cancelled'}")
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def _table(jobs: list[Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from runner.reports.standing import harmless
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("JOB", no_wrap=True)
+    for name in ("STATE", "DONE", "TASKS", "TOOK", "AGE", "QUEUE"):
+        table.add_column(name, no_wrap=True, justify="right" if name in {"DONE", "TASKS"} else "left")
+    table.add_column("TITLE", no_wrap=True, overflow="ellipsis")
+    for job in jobs:
+        table.add_row(
+            job.job_id,
+            _state(job),
+            f"{job.progress:.0%}",
+            str(job.task_counts.total),
+            _took(job),
+            _age(job.create_time),
+            Text(harmless(job.queue)),
+            Text(harmless(job.title)),
+        )
+    return table
+
+
+def _state(job: Any) -> Text:
+    from rich.text import Text
+
+    from runner.cli.sentences import JOB_LOOKS
+    from runner.core.events import JobState
+
+    glyph, word, colour = JOB_LOOKS[JobState(job.state)]
+    asked = ", cancelling" if job.cancel_requested and not JobState(job.state).terminal else ""
+    return Text(f"{glyph} {word}{asked}", colour)
+
+
+def _facts(job: Any) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from runner.reports.standing import harmless
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bright_black", no_wrap=True)
+    grid.add_column(overflow="fold")
+    facts: dict[str, Any] = {
+        "title": Text(harmless(job.title), "bold"),
+        "job": job.job_id,
+        "state": _state(job),
+        "progress": f"{job.progress:.0%} of {job.task_counts.total} tasks",
+        "alt id": harmless(job.alt_id),
+        "queue": f"{harmless(job.queue)}, priority {_priority(job.priority)}",
+        "labels": harmless(", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
+        "request id": harmless(job.request_id),
+        "accepted": _time(job, "create_time"),
+        "not before": _time(job, "not_before"),
+        "deadline": _time(job, "deadline"),
+        "started": _time(job, "start_time"),
+        "ended": _time(job, "end_time"),
+        "took": _took(job),
+        "error": _failure(job, "error"),
+        "events": str(job.last_sequence),
+    }
+    for name, value in facts.items():
+        if value:
+            grid.add_row(name, value)
+    return grid
+
+
+def _tasks(job: Any) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from runner.cli.sentences import TASK_LOOKS
+    from runner.core.events import TaskState
+    from runner.reports.standing import harmless
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("TASK", "TYPE", "STATE", "DONE", "ATTEMPTS", "TOOK"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("WHY", overflow="fold")
+    for task in job.tasks:
+        glyph, word, colour = TASK_LOOKS[TaskState(task.state)]
+        table.add_row(
+            Text(harmless(task.task_id)),
+            Text(harmless(task.task_type)),
+            Text(f"{glyph} {word}", colour),
+            f"{task.progress:.0%}",
+            str(task.attempts),
+            _took(task),
+            Text(harmless(_failure(task, "failure"))),
+        )
+    return table
+
+
+def _priority(number: int) -> str:
+    from runner.core.plan import Priority
+
+    return Priority(number).name.lower()
+
+
+def _failure(message: Any, field: str) -> str:
+    if not message.HasField(field):
+        return ""
+    failure = getattr(message, field)
+    where = f"task {failure.task_id}: " if failure.task_id and field == "error" else ""
+    return f"{where}{failure.message} [{failure.reason}]"
+
+
+def _time(message: Any, field: str) -> str:
+    if not message.HasField(field):
+        return ""
+    stamp = getattr(message, field)
+    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC ({_age(stamp)})"
+
+
+def _age(stamp: Any) -> str:
+    from runner.core.record import duration_text
+
+    seconds = (datetime.now(UTC) - stamp.ToDatetime(UTC)).total_seconds()
+    text = duration_text(int(abs(seconds)) * 1_000) if abs(seconds) >= 1 else "now"
+    return text.replace(".0 s", " s") + ("" if text == "now" else " ago" if seconds > 0 else " from now")
+
+
+def _took(message: Any) -> str:
+    from runner.core.record import duration_text
+
+    if not message.HasField("start_time"):
+        return ""
+    end = message.end_time.ToDatetime(UTC) if message.HasField("end_time") else datetime.now(UTC)
+    return duration_text(max(0, int((end - message.start_time.ToDatetime(UTC)).total_seconds() * 1_000)))

@@ -1,0 +1,182 @@
+"""The live view on a terminal: a bar for each job and each running task, and the text that tasks stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from runner.cli import output
+from runner.cli.sentences import JOB_LOOKS, TASK_LOOKS
+from runner.cli.view import JobView, TaskView
+from runner.core.events import JobState, Recorded, TaskState
+from runner.core.plan import Instant
+from runner.core.record import duration_text
+from runner.reports.standing import harmless
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+#: Seconds between two pictures.
+_PERIOD: Final = 0.1
+#: Lines of streamed text shown for each task.
+_TEXT_LINES: Final = 3
+_BAR: Final = 24
+_NAME: Final = 28
+#: States in which a task is worth a line when there is no room for all.
+_PRESENT: Final = frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.FAILED, TaskState.TIMED_OUT})
+
+
+class LiveAudience:
+    """Draws all jobs ten times a second, within the height of the terminal."""
+
+    def __init__(self) -> None:
+        self._views: Sequence[JobView] = ()
+        self._console = output.console()
+        self._notice = ""
+
+    @asynccontextmanager
+    async def showing(self, views: Sequence[JobView]) -> AsyncIterator[None]:
+        self._views = views
+        with Live(console=self._console, auto_refresh=False, get_renderable=self.picture) as live:
+            drawing = asyncio.create_task(_draw(live))
+            try:
+                yield
+            finally:
+                drawing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await drawing
+                live.refresh()
+
+    def event(self, view: JobView, recorded: Recorded, message: Message) -> None:
+        pass
+
+    def notice(self, view: JobView, text: str) -> None:
+        self._notice = "" if text in {"caught up", "connected again"} else text
+
+    def picture(self) -> RenderableType:
+        """Everything as it stands."""
+        now = time.time_ns() // 1_000
+        room = self._console.height - 2
+        shown = [view for view in self._views if not view.state.terminal] if room < len(self._views) else self._views
+        shown = shown[: max(1, room)]
+        rows: list[RenderableType] = []
+        for view in shown:
+            rows += _job_rows(view, now, room // max(1, len(shown)), self._console.width)
+        if left := len(self._views) - len(shown):
+            rows.append(Text(f"  … and {left} more jobs", "bright_black"))
+        if self._notice:
+            rows.append(Text(harmless(self._notice), "yellow"))
+        return Group(*rows)
+
+
+async def _draw(live: Live) -> None:
+    while True:
+        live.refresh()
+        await asyncio.sleep(_PERIOD)
+
+
+def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[RenderableType]:
+    yield _job_row(view, now)
+    tasks = list(view.tasks.values())
+    if view.state is not JobState.RUNNING and not view.state.terminal:
+        return
+    if len(tasks) + 1 > room:
+        tasks = [task for task in tasks if task.state in _PRESENT]
+    shown = tasks[: max(0, room - 2)]
+    spare = room - 2 - len(shown)
+    for task in shown:
+        yield _task_row(task, now)
+        for text in _last_lines(task, min(_TEXT_LINES, spare), width - 8):
+            spare -= 1
+            yield text
+    if hidden := len(view.tasks) - len(shown):
+        done = view.count(TaskState.SUCCEEDED)
+        yield Text(f"    … {hidden} more tasks; {done} of {len(view.tasks)} succeeded", "bright_black")
+
+
+def _row(cells: Sequence[RenderableType], widths: Sequence[int | None]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    for width in widths:
+        grid.add_column(width=width, no_wrap=True, overflow="ellipsis")
+    grid.add_row(*cells)
+    return grid
+
+
+def _job_row(view: JobView, now: Instant) -> RenderableType:
+    glyph, word, colour = JOB_LOOKS[view.state]
+    name = Text.assemble((f"{glyph} ", colour), (harmless(view.title or view.id), "bold"))
+    done = sum(task.state.terminal for task in view.tasks.values())
+    told = f"{view.progress:4.0%}  {done}/{max(view.task_count, len(view.tasks))} tasks  {_elapsed(view, now)}  {word}"
+    return _row([_cut(name, _NAME + 2), _bar(view.progress, colour), Text(told, colour)], [_NAME + 2, _BAR, None])
+
+
+def _task_row(task: TaskView, now: Instant) -> RenderableType:
+    glyph, word, colour = TASK_LOOKS[task.state]
+    name = Text.assemble((f"  {glyph} ", colour), harmless(task.id))
+    if task.state is TaskState.RUNNING:
+        bar: RenderableType = _bar(task.fraction, colour)
+    else:
+        bar = Text(word, colour)
+    attempt = f"attempt {task.attempt}  " if task.attempt > 1 else ""
+    told = f"{_task_time(task, now)}  {attempt}{harmless(task.trouble or task.message)}".replace("\n", " ")
+    return _row([_cut(name, _NAME + 2), bar, Text(told, "bright_black")], [_NAME + 2, _BAR, None])
+
+
+def _bar(fraction: float | None, colour: str) -> ProgressBar:
+    """A bar; one that moves to and fro where nothing is known."""
+    return ProgressBar(
+        total=1.0,
+        completed=fraction or 0.0,
+        width=_BAR,
+        pulse=fraction is None,
+        complete_style=colour,
+        finished_style=colour,
+        animation_time=time.monotonic(),
+    )
+
+
+def _cut(text: Text, cells: int) -> Text:
+    text.truncate(cells, overflow="ellipsis")
+    return text
+
+
+def _elapsed(view: JobView, now: Instant) -> str:
+    start = view.started_at
+    return "" if start is None else duration_text(max(0, (view.ended_at or now) - start) // 1_000)
+
+
+def _task_time(task: TaskView, now: Instant) -> str:
+    if task.state is TaskState.WAITING and task.waiting_until is not None:
+        return f"again in {duration_text(max(0, task.waiting_until - now) // 1_000)}"
+    return "" if task.started_at is None else duration_text(max(0, (task.ended_at or now) - task.started_at) // 1_000)
+
+
+def _last_lines(task: TaskView, count: int, width: int) -> Iterator[Text]:
+    """The end of what a running task streams, broken into lines of the terminal."""
+    if task.state is not TaskState.RUNNING or count <= 0 or not task.text:
+        return
+    lines: list[str] = []
+    for line in harmless(task.text).replace("\t", " ").splitlines():
+        lines += _folded(line, max(8, width))
+    for line in lines[-count:]:
+        yield Text(f"      {line}", "italic bright_black", no_wrap=True)
+
+
+def _folded(line: str, width: int) -> Iterator[str]:
+    while cell_len(line) > width:
+        head = set_cell_size(line, width).rstrip("\0")
+        place = head.rfind(" ")
+        cut = place if place > width // 2 else len(head)
+        yield line[:cut]
+        line = line[cut:].lstrip()
+    yield line

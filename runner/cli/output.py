@@ -1,0 +1,90 @@
+"""What goes where: results to standard output, everything else to standard error; JSON one object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from runner.core.findings import Finding
+
+
+def line(text: str) -> None:
+    """A line of the result, seen by a reader at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def raw(content: bytes) -> None:
+    """Bytes of the result as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def notice(text: str) -> None:
+    """A line about the result."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def json_line(value: Any) -> None:
+    """A result as JSON on a line of its own."""
+    line(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """For tables and colours. Colours only on a terminal and without `NO_COLOR`; what is piped is not wrapped."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+        width=None if stream.isatty() else 200,
+    )
+
+
+def show(*renderables: RenderableType) -> None:
+    """Parts of the result."""
+    shown = console()
+    for renderable in renderables:
+        shown.print(renderable)
+
+
+def close_quietly() -> None:
+    """Whoever read our output is gone: let nothing complain about it on the way out."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, sys.stdout.fileno())
+
+
+def message_json(message: Any) -> dict[str, Any]:
+    """A protobuf message in its JSON form, names as in the `.proto`, fields without a value included."""
+    from google.protobuf.json_format import MessageToDict
+
+    content: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return content
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """A finding; the same fields as `altrunner.v1.Finding`, all of them."""
+    return {name: getattr(finding, name) for name in finding.__struct_fields__}
+
+
+def error_json(error: Exception, code: int) -> dict[str, Any]:
+    """What `--json` prints to standard error instead of a sentence."""
+    content: dict[str, Any] = {"exit_code": code, "reason": getattr(error, "reason", ""), "message": str(error)}
+    if findings := getattr(error, "findings", ()):
+        content["findings"] = [finding_json(finding) for finding in findings]
+    if retry_after := getattr(error, "retry_after", None):
+        content["retry_after_seconds"] = retry_after
+    return {"error": content}

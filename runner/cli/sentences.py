@@ -1,0 +1,127 @@
+"""Events and states in words, for lines and bars."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from runner.cli.view import JobView
+from runner.core import events
+from runner.core.events import JobState, TaskState, WaitReason
+from runner.core.plan import Instant
+from runner.core.record import duration_text
+
+#: Glyph, word, colour.
+JOB_LOOKS: Final = {
+    JobState.QUEUED: ("○", "queued", "bright_black"),
+    JobState.RUNNING: ("●", "running", "blue"),
+    JobState.SUCCEEDED: ("✓", "succeeded", "green"),
+    JobState.PARTIALLY_SUCCEEDED: ("◐", "partially succeeded", "yellow"),
+    JobState.FAILED: ("✗", "failed", "red"),
+    JobState.CANCELLED: ("⊘", "cancelled", "bright_black"),
+}
+TASK_LOOKS: Final = {
+    TaskState.PENDING: ("○", "pending", "bright_black"),
+    TaskState.RUNNING: ("●", "running", "blue"),
+    TaskState.WAITING: ("◌", "waiting", "yellow"),
+    TaskState.SUCCEEDED: ("✓", "succeeded", "green"),
+    TaskState.FAILED: ("✗", "failed", "red"),
+    TaskState.TIMED_OUT: ("⧖", "timed out", "red"),
+    TaskState.CANCELLED: ("⊘", "cancelled", "bright_black"),
+    TaskState.SKIPPED: ("↷", "skipped", "bright_black"),
+}
+_WAITS: Final = {
+    WaitReason.BACKING_OFF: "backing off",
+    WaitReason.BREAKER_OPEN: "circuit breaker open",
+    WaitReason.RATE_LIMITED: "no room at the endpoint",
+}
+_MICROS: Final = 1_000_000
+
+
+def clock(instant: Instant) -> str:
+    """`2026-11-22T03:09:09.123Z`."""
+    time = datetime.fromtimestamp(instant / _MICROS, UTC)
+    return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
+
+
+def between(start: Instant | None, end: Instant | None) -> str:
+    """How long something took; empty where one end is not known."""
+    return "" if start is None or end is None else duration_text(max(0, end - start) // 1_000)
+
+
+def told(recorded: events.Recorded, view: JobView) -> str:
+    """An event as a sentence; `view` has taken it in. Empty for streamed text, which is shown as lines of its own."""
+    event = recorded.event
+    if isinstance(event, events.TaskEvent):
+        sentence = _of_task(event, view, recorded.time)
+        return f"{event.task_id}: {sentence}" if sentence else ""
+    return _of_job(event, view)
+
+
+def _of_job(event: events.JobEvent, view: JobView) -> str:  # noqa: PLR0911 -- one for each kind of event
+    took = between(view.started_at, view.ended_at)
+    match event:
+        case events.JobAccepted():
+            tasks = f"{event.task_count} task{'s' * (event.task_count != 1)}"
+            return f"accepted “{event.title}”: {tasks}, queue {event.queue}, priority {event.priority.name.lower()}"
+        case events.JobStarted():
+            return f"started by runner {event.runner_id}"
+        case events.JobReleased():
+            return f"released by runner {event.runner_id} ({event.reason}); another will take it"
+        case events.JobCancelling():
+            return f"cancelling{f': {event.reason}' if event.reason else ''}"
+        case events.JobSucceeded():
+            return f"job succeeded in {took}"
+        case events.JobPartiallySucceeded() | events.JobFailed():
+            return f"job {JOB_LOOKS[view.state][1]}{f' after {took}' if took else ''}: {failure(event.error)}"
+        case events.JobCancelled():
+            return f"job cancelled{f': {event.reason}' if event.reason else ''}"
+    return type(event).__name__
+
+
+def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # noqa: PLR0911 -- one for each kind
+    task = view.tasks[event.task_id]
+    match event:
+        case events.AttemptStarted():
+            return f"attempt {event.attempt} started ({event.handler})"
+        case events.AttemptProgressed():
+            return f"progress {progressed(event)}"
+        case events.AttemptOutput():
+            return ""
+        case events.AttemptSucceeded():
+            tokens = event.usage.total_tokens if event.usage else 0
+            return f"succeeded in {between(task.started_at, time)}{f', {tokens} tokens' if tokens else ''}"
+        case events.AttemptFailed():
+            wait = between(time, event.retry_at)
+            return f"attempt {event.attempt} failed: {failure(event.failure)}; next in {wait}"
+        case events.AttemptParked():
+            return f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
+        case events.TaskFailed() | events.TaskTimedOut():
+            return f"{TASK_LOOKS[task.state][1]}: {failure(event.failure)}"
+        case events.TaskCancelled() | events.TaskSkipped():
+            return f"{TASK_LOOKS[task.state][1]}: {event.reason}"
+    return type(event).__name__
+
+
+def progressed(event: events.AttemptProgressed) -> str:
+    """`42 %, 21 of 50: reading rows`, as far as known."""
+    parts = []
+    if event.fraction is not None:
+        parts.append(f"{event.fraction:.0%}".replace("%", " %"))
+    if event.completed is not None:
+        parts.append(f"{event.completed} of {event.total}" if event.total else str(event.completed))
+    return ", ".join(parts) + (f": {event.message}" if event.message and parts else event.message)
+
+
+def failure(error: events.Failure) -> str:
+    where = f"task {error.task_id}: " if error.task_id else ""
+    return f"{where}{error.message} [{error.reason}]"
+
+
+def ended(view: JobView) -> str:
+    """One line about a job that has ended, or not yet."""
+    glyph, word, _ = JOB_LOOKS[view.state]
+    took = between(view.started_at, view.ended_at)
+    tasks = f"{view.count(TaskState.SUCCEEDED)} of {max(view.task_count, len(view.tasks))} tasks"
+    why = f"; {failure(view.error)}" if view.error else ""
+    return f"{glyph} {view.id} “{view.title}” {word}{f' in {took}' if took else ''}, {tasks}{why}"
