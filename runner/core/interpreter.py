@@ -77,7 +77,7 @@ class TaskRun(msgspec.Struct):
     attempts: list[AttemptRun] = []
     #: Attempts that count against the retries: failed ones, not parked or lost ones.
     failures: int = 0
-    #: Attempts that ended with their runner.
+    #: Attempts whose runner was lost without a word; one that gave the job back in order is not held against the task.
     lost: int = 0
     started_at: Instant | None = None
     ended_at: Instant | None = None
@@ -160,12 +160,12 @@ class JobRun:
         """
         if recorded.sequence != self.sequence + 1:
             raise ValueError(f"event {recorded.sequence} does not follow event {self.sequence}")
-        self.sequence = recorded.sequence
         event = recorded.event
         if isinstance(event, JobEvent):
             self._apply_to_job(event, recorded.time)
         else:
             self._apply_to_task(event, recorded.time)
+        self.sequence = recorded.sequence
 
     def _apply_to_job(self, event: JobEvent, time: Instant) -> None:
         after = JOB_TRANSITIONS.get((self.state, type(event)))
@@ -190,8 +190,9 @@ class JobRun:
         for task_id in tuple(self.running):
             task = self.tasks[task_id]
             self._end_attempt(task, "lost", time)
-            task.lost += 1
-            self._lost[task_id] = None
+            if isinstance(event, JobStarted):
+                task.lost += 1
+                self._lost[task_id] = None
             self._enter(task, TASK_TRANSITIONS[task.state, type(event)])
             self._make_ready(task)
 
@@ -285,7 +286,8 @@ class JobRun:
         if fraction is None and event.completed is not None and event.total:
             fraction = event.completed / event.total
         if fraction is not None:
-            self._set_fraction(task, min(1.0, max(0.0, fraction)))
+            # A handler that counts anew, or learns of a greater total, must not make the job's progress fall.
+            self._set_fraction(task, min(1.0, max(task.fraction, fraction)))
 
     def _set_fraction(self, task: TaskRun, fraction: float) -> None:
         self._done_weight += task.plan.weight * (fraction - task.fraction)
@@ -405,7 +407,9 @@ class JobRun:
         """The terminal event. In the very commit that ends the last task, so `now` decides about the deadline."""
         if self.cancelling is not None:
             return JobCancelled(self.cancelling)
-        if self.expired(now) and (self.failed or self.counts[TaskState.CANCELLED]):
+        cancelled = self.counts[TaskState.CANCELLED]
+        # Where nothing failed, it was the deadline that cancelled them, also when the clock was set back meanwhile.
+        if (self.expired(now) and (self.failed or cancelled)) or (self.error is None and cancelled):
             return JobFailed(Failure(DEADLINE_EXCEEDED, "the job's deadline passed before all tasks had ended"))
         if self.error is None:
             return JobSucceeded()
