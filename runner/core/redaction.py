@@ -18,9 +18,12 @@ class Redaction:
     """Replaces the given secrets by `[secret NAME]`."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        self._names = {value: name for name, value in secrets.items() if len(value) >= MIN_LENGTH}
-        longest_first = sorted(self._names, key=len, reverse=True)
+        self._marks = {value: f"[secret {name}]" for name, value in secrets.items() if len(value) >= MIN_LENGTH}
+        # Longest first: of a secret that begins another one, the rest must not stay.
+        longest_first = sorted(self._marks, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._encoded = {_utf8(value): mark.encode() for value, mark in self._marks.items()}
+        self._bytes = re.compile(b"|".join(re.escape(_utf8(value)) for value in longest_first))
         #: Characters that may be the beginning of a secret and must wait for what follows.
         self._reach = len(longest_first[0]) - 1 if longest_first else 0
         self._held = ""
@@ -29,7 +32,7 @@ class Redaction:
         """A whole text."""
         if self._pattern is None:
             return text
-        return self._pattern.sub(lambda match: f"[secret {self._names[match[0]]}]", text)
+        return self._pattern.sub(lambda match: self._marks[match[0]], text)
 
     def value(self, value: Any) -> Any:
         """Every string of a JSON value, keys included."""
@@ -46,28 +49,44 @@ class Redaction:
 
     def data(self, data: bytes) -> bytes:
         """Bytes: each secret in UTF-8, as it stands."""
-        for value, name in self._names.items():
-            data = data.replace(value.encode(), f"[secret {name}]".encode())
-        return data
+        if self._pattern is None:
+            return data
+        return self._bytes.sub(lambda match: self._encoded[match[0]], data)
 
     def feed(self, piece: str) -> str:
-        """A piece of a stream; what may be half a secret is held back until the next piece or `flush`."""
+        """A piece of a stream; what may be part of a secret is held back until the next piece or `flush`.
+
+        However a text is cut, all pieces and `flush` together are what `text` makes of the whole.
+        """
         if self._pattern is None:
             return piece
-        text = self.text(self._held + piece)
-        keep = self._begun(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        raw = self._held + piece
+        told: list[str] = []
+        position = 0
+        for match in self._pattern.finditer(raw):
+            # Looked for before replacing: what is a secret by itself may be the beginning of a longer one.
+            if self._begun(raw, position) <= match.start():
+                break
+            told += (raw[position : match.start()], self._marks[match[0]])
+            position = match.end()
+        begun = self._begun(raw, position)
+        self._held = raw[begun:]
+        return "".join((*told, raw[position:begun]))
 
     def flush(self) -> str:
         """What was held back."""
         held, self._held = self._held, ""
-        return held
+        return self.text(held)
 
-    def _begun(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a secret."""
-        for length in range(min(self._reach, len(text)), 0, -1):
-            end = text[-length:]
-            if any(value.startswith(end) for value in self._names):
-                return length
-        return 0
+    def _begun(self, text: str, position: int) -> int:
+        """Where, from a position on, an end of `text` starts that begins a secret; its length if none does."""
+        for start in range(max(position, len(text) - self._reach), len(text)):
+            end = text[start:]
+            if any(len(value) > len(end) and value.startswith(end) for value in self._marks):
+                return start
+        return len(text)
+
+
+def _utf8(text: str) -> bytes:
+    # An environment variable may hold bytes that are no UTF-8; they come as lone surrogates and go as what they were.
+    return text.encode("utf-8", "surrogateescape")
