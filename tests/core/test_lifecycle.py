@@ -1,0 +1,33 @@
+"""The tables of transitions: what can never be in them, whatever is added."""
+
+from __future__ import annotations
+
+from runner.core.events import JobEvent, JobState, TaskEvent, TaskState
+from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS
+
+
+def test_nothing_leads_out_of_a_terminal_state() -> None:
+    assert not [state for state, _ in JOB_TRANSITIONS if state is not None and state.terminal]
+    assert not [state for state, _ in TASK_TRANSITIONS if state.terminal]
+
+
+def test_every_event_can_happen() -> None:
+    assert {event for _, event in JOB_TRANSITIONS} == set(JobEvent.__subclasses__())
+    assert {event for _, event in TASK_TRANSITIONS if issubclass(event, TaskEvent)} == set(TaskEvent.__subclasses__())
+
+
+def test_every_state_is_reached_and_every_open_one_can_be_left() -> None:
+    assert set(JOB_TRANSITIONS.values()) == set(JobState)
+    assert set(TASK_TRANSITIONS.values()) == set(TaskState)
+    assert {state for state, _ in JOB_TRANSITIONS} == {None, JobState.QUEUED, JobState.RUNNING}
+    assert {state for state, _ in TASK_TRANSITIONS} == {TaskState.PENDING, TaskState.RUNNING, TaskState.WAITING}
+
+
+def test_a_job_ends_only_while_a_runner_holds_it() -> None:
+    """So that its end is written under a lease."""
+    assert {before for (before, _), after in JOB_TRANSITIONS.items() if after.terminal} == {JobState.RUNNING}
+
+
+def test_a_task_succeeds_only_out_of_an_attempt() -> None:
+    before = {state for (state, _), after in TASK_TRANSITIONS.items() if after is TaskState.SUCCEEDED}
+    assert before == {TaskState.RUNNING}
