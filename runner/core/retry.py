@@ -6,9 +6,14 @@ A task's backoff is an event with a time in the ledger, not a loop in memory, so
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from runner.core.plan import Instant
+
+#: Seconds that the other side may make a task wait: whoever asks for more is taken to have meant a day.
+LONGEST_RETRY_AFTER: Final = 86_400.0
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,13 +29,21 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def delay(self, failures: int, *, chance: float, retry_after: float | None = None) -> float:
         """Seconds to wait after the `failures`-th failure (from 1). `chance` is uniform in [0, 1).
 
-        Never shorter than `retry_after`, which the other side asked for; jitter is added on top of it, so that
-        those who were told the same time do not come back together.
+        Never shorter than `retry_after`, which the other side asked for, as far as a day; jitter is added on top of
+        it, so that those who were told the same time do not come back together. What is no time is not obeyed.
         """
-        # The exponent is capped: 2.0 ** 2000 is an OverflowError, and no cap is reached later than this.
-        bound = min(self.cap_seconds, self.base_seconds * self.multiplier ** min(failures - 1, 64))
-        jitter = bound * chance
-        return jitter if retry_after is None else retry_after + min(jitter, 0.1 * retry_after + self.base_seconds)
+        jitter = self._bound(failures) * chance
+        # The comparison is false for NaN, too: headers of other people's servers hold anything.
+        if retry_after is None or not retry_after >= 0:
+            return jitter
+        asked = min(retry_after, LONGEST_RETRY_AFTER)
+        return asked + min(jitter, 0.1 * asked + self.base_seconds)
+
+    def _bound(self, failures: int) -> float:
+        try:
+            return min(self.cap_seconds, self.base_seconds * self.multiplier ** (failures - 1))
+        except OverflowError:
+            return self.cap_seconds
 
 
 def retry_at(
