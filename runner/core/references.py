@@ -34,7 +34,7 @@ LONGEST = 2_000
 
 _OPENING = re.compile(r"\$\$\{|\$\{")
 #: What matters on the way to the closing brace: braces, and the quoted texts of JMESPath, in which they do not.
-_INSIDE = re.compile(r"""[{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`""", re.DOTALL)
+_INSIDE = re.compile(r"""[{}]|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|`(?:[^`\\]++|\\.)*+`""", re.DOTALL)
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BARE_ID = re.compile(r'([^"{}]+?)\.output(?=[.\[|\s]|\Z)')
 _OUTPUT = re.compile(r"\.output(?=[.\[|\s]|\Z)")

@@ -16,7 +16,7 @@ from runner.core.alt.values import checked, too_deep
 
 _scan_string: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 _SPACE = re.compile(r"[ \t\n\r]*")
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SPACED_COLONS = (b" :", b"\n:", b"\t:", b"\r:")
 #: NUL, quote and colon.
 _TELLING_ESCAPE = re.compile(rb"\\u00(?:00|22|3[aA])")

@@ -6,7 +6,7 @@ import difflib
 import heapq
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,9 @@ Position = tuple[int, int]
 NOWHERE: Position = (0, 0)
 _PLAIN_KEY = re.compile(r"[^\W\d][\w-]*")
 _LONGEST_SHOWN = 60
-_CLOSEST_COMPARED = 200
+_CLOSEST_COMPARED = 100
+#: Words looked at for suggestions, in all: a hundred unknown names among ten thousand would take seconds.
+_MOST_COMPARED = 100_000
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class Report:
         self.warnings: list[Problem] = []
         #: Keys of the file that were read under another name.
         self.read_as: dict[str | int, str] = {}
+        self._compared = 0
         self._untold = {"error": 0, "warning": 0}
 
     @property
@@ -71,13 +74,13 @@ class Report:
         suggestion: str = "",
         position: Position = NOWHERE,
         at_key: bool = False,
-        like: tuple[str, Iterable[str]] | None = None,
+        like: tuple[str, Collection[str]] | None = None,
     ) -> None:
         """Refuse the descriptor. `like` is a word and those it may stand for; the nearest becomes the suggestion."""
         if self.full:
             self._untold["error"] += 1
             return
-        suggestion = suggestion or (nearest(*like) if like else "")
+        suggestion = suggestion or (self._nearest(*like) if like else "")
         self.errors.append(Problem(reason, path, message, suggestion, position, at_key))
 
     def warn(
@@ -88,14 +91,18 @@ class Report:
         *,
         suggestion: str = "",
         at_key: bool = False,
-        like: tuple[str, Iterable[str]] | None = None,
+        like: tuple[str, Collection[str]] | None = None,
     ) -> None:
         """Tell the submitter, and go on."""
         if len(self.warnings) >= self.limits.max_findings:
             self._untold["warning"] += 1
             return
-        suggestion = suggestion or (nearest(*like) if like else "")
+        suggestion = suggestion or (self._nearest(*like) if like else "")
         self.warnings.append(Problem(reason, path, message, suggestion, NOWHERE, at_key))
+
+    def _nearest(self, word: str, candidates: Collection[str]) -> str:
+        self._compared += len(candidates)
+        return nearest(word, candidates) if self._compared <= _MOST_COMPARED else ""
 
     def fatal(self, reason: str, message: str, *, path: Path = (), position: Position = NOWHERE) -> Unreadable:
         """Record an error after which nothing more can be said; the caller raises what this returns."""

@@ -11,8 +11,11 @@ from runner.core.alt.values import checked, too_deep
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _TOKEN = re.compile(
-    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)' r"|'''.*?(?:'''|\Z)" r'|"(?:[^"\\\n]|\\.)*"?' r"|'[^'\n]*'?|#[^\n]*|[\[{.,=\]}\n]",
-    re.DOTALL,
+    r"""
+    \"\"\"(?:[^"\\]++|\\.|"(?!""))*+(?:\"\"\")? | '\'\'(?:[^']++|'(?!''))*+(?:'\'\')?
+    | "(?:[^"\\\n]++|\\.)*+"? | '[^'\n]*+'? | \#[^\n]*+ | [\[{.,=\]}\n]
+    """,
+    re.DOTALL | re.VERBOSE,
 )
 
 

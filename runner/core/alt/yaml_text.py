@@ -1,7 +1,8 @@
-"""YAML, from the parser's events: the JSON values of YAML 1.2's core schema, bounded in depth, aliases and growth.
+"""YAML, from the parser's events: JSON values only, bounded in depth, aliases and growth.
 
-Plain scalars mean what YAML 1.2 says: `no` is a text, and so is a date. What PyYAML would make of them (a boolean, a
-datetime) is lost text: `language: no` is Norwegian. Merge keys (`<<`) are followed.
+YAML 1.1, which PyYAML writes, and YAML 1.2 differ in what an unquoted word means. Where they do, it stays text, as it
+was written: `no` (1.1: false; but it is Norwegian), `012` (10 or 12), `1e3` (text or a thousand), `12:30`, dates.
+So a text that PyYAML saw no need to quote comes back as that text. Merge keys (`<<`) are followed.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _WORDS: Mapping[str, bool | float | None] = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
     **{sign + word: float(f"{sign}inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
 }
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?")
 _LONGEST_INTEGER = 24
 
 
@@ -227,10 +228,10 @@ def _position(event: Any) -> Position:
 
 
 def _plain(text: str) -> Any:
-    """What an unquoted scalar means: YAML 1.2.2, 10.3.2."""
+    """What an unquoted scalar means, where YAML 1.2.2 (10.3.2) and YAML 1.1 (its type repository) agree."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
         # Python refuses thousands of digits; what is beyond 64 bits is refused later anyway.
-        return int(text, 0 if text[:2] in {"0o", "0x"} else 10) if len(text) <= _LONGEST_INTEGER else 2**65
+        return int(text, 0) if len(text) <= _LONGEST_INTEGER else 2**65
     return float(text) if _FLOAT.fullmatch(text) else text
