@@ -54,20 +54,19 @@ def test_nobody_can_make_us_wait_for_ever(asked: float) -> None:
 
 
 @given(
-    policies, st.integers(1, 300), st.integers(0, 255), chances, st.none() | st.floats(), st.none() | st.integers(0, 10)
+    policies,
+    st.tuples(st.integers(1, 300), st.integers(0, 255)),
+    chances,
+    st.none() | st.floats(),
+    st.none() | st.integers(0, 10),
 )
 def test_the_next_attempt_is_due_before_the_deadline_or_there_is_none(
-    policy: RetryPolicy, failures: int, retries: int, chance: float, retry_after: float | None, within: int | None
+    policy: RetryPolicy, tries: tuple[int, int], chance: float, retry_after: float | None, within: int | None
 ) -> None:
+    failures, retries = tries
     deadline = None if within is None else NOW + within * SECOND
     due = retry_at(
-        policy,
-        failures=failures,
-        retries=retries,
-        now=NOW,
-        chance=chance,
-        retry_after=retry_after,
-        deadline=deadline,
+        policy, failures=failures, retries=retries, now=NOW, chance=chance, retry_after=retry_after, deadline=deadline
     )
     if failures > retries:
         assert due is None
