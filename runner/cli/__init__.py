@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from types import TracebackType
 from typing import Annotated, Any
@@ -86,6 +87,8 @@ def application() -> typer.Typer:
 def main() -> None:
     """The entry point of `alt-runner`."""
     sys.excepthook = _defect
+    # What gRPC's C core writes to standard error, we say in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     typer.main.get_command(application())(prog_name="alt-runner")
 
 

@@ -6,13 +6,13 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runner.cli import output, sentences
 from runner.cli.exits import OF_STATE, Exit, exit_of, worst
 from runner.cli.view import JobView
 from runner.core.errors import RunnerError
-from runner.core.events import AttemptOutput, JobState, Recorded, TaskEvent
+from runner.core.events import AttemptOutput, AttemptProgressed, JobState, Recorded, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from runner.client import Client
+
+
+#: Characters of streamed text in a line, so that a long paragraph is seen while it grows.
+_LINE: Final = 120
+#: Progress gets a line at each such step: a task may tell it ten times a second.
+_STEP: Final = 0.25
 
 
 class Audience(Protocol):
@@ -45,6 +51,8 @@ class LinesAudience:
         self._several = False
         #: Text that was streamed and has no end of line yet, by job and task.
         self._open: dict[tuple[str, str], str] = {}
+        #: The last progress that had a line, by job, task and attempt.
+        self._progress: dict[tuple[str, str, int], tuple[float, str]] = {}
 
     @asynccontextmanager
     async def showing(self, views: Sequence[JobView]) -> AsyncIterator[None]:
@@ -56,6 +64,8 @@ class LinesAudience:
         if isinstance(event, AttemptOutput):
             self._text(view, recorded, event)
             return
+        if isinstance(event, AttemptProgressed) and not self._worth_a_line(view.id, event):
+            return
         if isinstance(event, TaskEvent) and (rest := self._open.pop((view.id, event.task_id), "")):
             self._line(view, recorded, f"{event.task_id}│ {rest}")
         self._line(view, recorded, sentences.told(recorded, view))
@@ -64,8 +74,21 @@ class LinesAudience:
         if text != "caught up":
             output.notice(f"{view.id}: {text}")
 
+    def _worth_a_line(self, job: str, event: AttemptProgressed) -> bool:
+        """Whether it has moved by a step since the last line, or says something else."""
+        place = (job, event.task_id, event.attempt)
+        fraction, message = self._progress.get(place, (0.0, ""))
+        if event.message == message and (event.fraction or 0.0) < fraction + _STEP:
+            return False
+        self._progress[place] = (event.fraction or 0.0, event.message)
+        return True
+
     def _text(self, view: JobView, recorded: Recorded, event: AttemptOutput) -> None:
         *whole, rest = (self._open.get((view.id, event.task_id), "") + event.text).split("\n")
+        while len(rest) > _LINE:
+            place = rest.rfind(" ", _LINE // 2, _LINE) + 1 or _LINE
+            whole.append(rest[:place].rstrip())
+            rest = rest[place:]
         self._open[(view.id, event.task_id)] = rest
         for text in whole:
             self._line(view, recorded, f"{event.task_id}│ {text}")
@@ -113,9 +136,15 @@ class Followed:
 
     async def follow(self, client: Client, *, after: int = 0) -> None:
         """Follow all jobs to their ends. What goes wrong with one of them is kept in `errors`, and the others go on."""
-        async with self._audience.showing(self.views), asyncio.TaskGroup() as following:
-            for view in self.views:
-                following.create_task(self._follow(client, view, after))
+        unread = False
+        try:
+            async with self._audience.showing(self.views), asyncio.TaskGroup() as following:
+                for view in self.views:
+                    following.create_task(self._follow(client, view, after))
+        except* BrokenPipeError:
+            unread = True
+        if unread:
+            raise BrokenPipeError
 
     async def _follow(self, client: Client, view: JobView, after: int) -> None:
         from runner.frames import decode_event

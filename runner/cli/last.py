@@ -62,7 +62,7 @@ def show(
     else:
         from runner.reports import terminal
 
-        terminal.show(parsed, output.console(), tasks=tasks)
+        terminal.show(parsed, output.console(piped_width=100), tasks=tasks)
 
 
 def _write(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ _PERIOD: Final = 0.1
 #: Lines of streamed text shown for each task.
 _TEXT_LINES: Final = 3
 _BAR: Final = 24
-_NAME: Final = 28
+_NAME: Final = 30
 #: States in which a task is worth a line when there is no room for all.
 _PRESENT: Final = frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.FAILED, TaskState.TIMED_OUT})
 
@@ -86,7 +86,7 @@ async def _draw(live: Live) -> None:
 
 
 def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[RenderableType]:
-    yield _job_row(view, now)
+    yield _job_row(view, now, width)
     tasks = list(view.tasks.values())
     if view.state is not JobState.RUNNING and not view.state.terminal:
         return
@@ -95,7 +95,7 @@ def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[Re
     shown = tasks[: max(0, room - 2)]
     spare = room - 2 - len(shown)
     for task in shown:
-        yield _task_row(task, now)
+        yield _task_row(task, now, width)
         for text in _last_lines(task, min(_TEXT_LINES, spare), width - 8):
             spare -= 1
             yield text
@@ -104,23 +104,26 @@ def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[Re
         yield Text(f"    … {hidden} more tasks; {done} of {len(view.tasks)} succeeded", "bright_black")
 
 
-def _row(cells: Sequence[RenderableType], widths: Sequence[int | None]) -> Table:
+def _row(name: Text, bar: RenderableType, told: Text, width: int) -> Table:
+    """One line: rich would squeeze all columns where the last is too long, and then nothing is aligned."""
     grid = Table.grid(padding=(0, 1))
-    for width in widths:
-        grid.add_column(width=width, no_wrap=True, overflow="ellipsis")
-    grid.add_row(*cells)
+    for cells, content in ((_NAME, name), (_BAR, None), (max(1, width - _NAME - _BAR - 2), told)):
+        grid.add_column(width=cells, no_wrap=True)
+        if content is not None:
+            content.truncate(cells, overflow="ellipsis")
+    grid.add_row(name, bar, told)
     return grid
 
 
-def _job_row(view: JobView, now: Instant) -> RenderableType:
+def _job_row(view: JobView, now: Instant, width: int) -> RenderableType:
     glyph, word, colour = JOB_LOOKS[view.state]
     name = Text.assemble((f"{glyph} ", colour), (harmless(view.title or view.id), "bold"))
     done = sum(task.state.terminal for task in view.tasks.values())
     told = f"{view.progress:4.0%}  {done}/{max(view.task_count, len(view.tasks))} tasks  {_elapsed(view, now)}  {word}"
-    return _row([_cut(name, _NAME + 2), _bar(view.progress, colour), Text(told, colour)], [_NAME + 2, _BAR, None])
+    return _row(name, _bar(view.progress, colour), Text(told, colour), width)
 
 
-def _task_row(task: TaskView, now: Instant) -> RenderableType:
+def _task_row(task: TaskView, now: Instant, width: int) -> RenderableType:
     glyph, word, colour = TASK_LOOKS[task.state]
     name = Text.assemble((f"  {glyph} ", colour), harmless(task.id))
     if task.state is TaskState.RUNNING:
@@ -129,7 +132,7 @@ def _task_row(task: TaskView, now: Instant) -> RenderableType:
         bar = Text(word, colour)
     attempt = f"attempt {task.attempt}  " if task.attempt > 1 else ""
     told = f"{_task_time(task, now)}  {attempt}{harmless(task.trouble or task.message)}".replace("\n", " ")
-    return _row([_cut(name, _NAME + 2), bar, Text(told, "bright_black")], [_NAME + 2, _BAR, None])
+    return _row(name, bar, Text(told, "bright_black"), width)
 
 
 def _bar(fraction: float | None, colour: str) -> ProgressBar:
@@ -143,11 +146,6 @@ def _bar(fraction: float | None, colour: str) -> ProgressBar:
         finished_style=colour,
         animation_time=time.monotonic(),
     )
-
-
-def _cut(text: Text, cells: int) -> Text:
-    text.truncate(cells, overflow="ellipsis")
-    return text
 
 
 def _elapsed(view: JobView, now: Instant) -> str:

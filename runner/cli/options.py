@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from runner.cli.exits import Unusable
-
 if TYPE_CHECKING:
     from runner.client import Client
 
@@ -53,11 +51,11 @@ def _json(context: typer.Context, value: bool) -> bool:
 def address(text: str) -> str:
     """`host:port` of what a person wrote.
 
-    Raises Unusable: if that is no address.
+    Raises BadParameter: if that is no address.
     """
     found = _SERVER.fullmatch(text.strip())
     if found is None:
-        raise Unusable(f"`{text}` is no address of a daemon; write it as host:port, such as {DEFAULT_SERVER}")
+        raise typer.BadParameter(f"`{text}` is no address; write it as host:port, such as {DEFAULT_SERVER}")
     return f"{found['host']}:{found['port'] or '50051'}"
 
 

@@ -37,7 +37,7 @@ def json_line(value: Any) -> None:
     line(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, piped_width: int = 200) -> Console:
     """For tables and colours. Colours only on a terminal and without `NO_COLOR`; what is piped is not wrapped."""
     from rich.console import Console
 
@@ -48,7 +48,7 @@ def console(*, stderr: bool = False) -> Console:
         markup=False,
         emoji=False,
         soft_wrap=False,
-        width=None if stream.isatty() else 200,
+        width=None if stream.isatty() else piped_width,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli import arguments, options, output
+from runner.core.errors import RunnerError
 
 if TYPE_CHECKING:
     from runner.daemon import Addresses
@@ -63,7 +64,22 @@ def serve(
         return
     from runner import daemon
 
-    options.run(daemon.serve(held, ready=lambda addresses: _ready(held, addresses, as_json=as_json)))
+    trouble: RunnerError | None = None
+    try:
+        options.run(daemon.serve(held, ready=lambda addresses: _ready(held, addresses, as_json=as_json)))
+    except* RunnerError as group:
+        trouble = _first(group)
+    if trouble is not None:
+        raise trouble
+
+
+def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
+    """The error that the others follow from."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, RunnerError)  # noqa: S101 -- what `except*` lets through
+    return error
 
 
 def loaded(path: Path | None, profile: str | None, overrides: dict[str, Any]) -> Settings:

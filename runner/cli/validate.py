@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def validate(files: descriptors.Files, as_json: options.Json = False) -> None:
     """Check descriptors without a daemon.
 
-    Tells all that is wrong with each of them, and where. Exits with 6 if any of them would be refused; warnings alone are fine.
+    Tells all that is wrong with each of them, and where. Exits with 6 if any of
+    them would be refused; warnings alone are fine.
     """
     codes = [_validate(descriptor, as_json=as_json) for descriptor in descriptors.read(files)]
     raise typer.Exit(worst(codes))
