@@ -1,0 +1,78 @@
+"""Runs the measurements and prints one table. Called by `scripts/bench`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from scripts.benchmarks import latency, plans, submission
+from scripts.benchmarks.load import generator
+from scripts.benchmarks.machine import Machine, look
+from scripts.benchmarks.report import Row, as_json, as_table
+from scripts.benchmarks.settings import Bench
+
+ROOT: Final = Path(__file__).parents[2]
+#: Every measurement, with the one that takes it: P1 and P2 share their runs, because P2 is a ratio to P1.
+MEASUREMENTS: Final[dict[str, str]] = {"P1": "submission", "P2": "submission", "P4": "latency", "P7": "plans"}
+
+
+def main() -> None:
+    arguments = _arguments()
+    parent: Path = arguments.directory or ROOT / "var"
+    parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
+    try:
+        bench = Bench(
+            directory=directory,
+            runs=arguments.runs,
+            quick=arguments.quick,
+            load=generator(arguments.load),
+            wanted=frozenset(arguments.measurements or MEASUREMENTS),
+        )
+        machine, rows = anyio.run(_measured, bench)
+    finally:
+        shutil.rmtree(directory)
+    print(as_json(machine, rows) if arguments.json else as_table(machine, rows))
+
+
+async def _measured(bench: Bench) -> tuple[Machine, list[Row]]:
+    machine = await look(bench)
+    measurers: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+        "submission": partial(submission.measure, bench),
+        "latency": partial(latency.measure, bench),
+        "plans": partial(plans.measure, bench),
+    }
+    rows: list[Row] = []
+    for name in dict.fromkeys(MEASUREMENTS[wanted] for wanted in MEASUREMENTS if wanted in bench.wanted):
+        rows += await measurers[name]()
+    return machine, [row for row in rows if row.number in bench.wanted]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures the daemon, each figure beside its other side, and prints one table.",
+    )
+    parser.add_argument("measurements", nargs="*", metavar="|".join(MEASUREMENTS), help="all unless some are named")
+    parser.add_argument("--quick", action="store_true", help="less of everything: to see that it works")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each measurement; 3 at least for a spread")
+    parser.add_argument("--json", action="store_true", help="every run of every row, for programs")
+    parser.add_argument("--directory", type=Path, help="parent of the data directories, on a real disk (default: var)")
+    parser.add_argument("--load", choices=("h2load", "own"), help="load generator (default: h2load if it is installed)")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.measurements if name not in MEASUREMENTS]:
+        parser.error(f"there is no measurement {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    if arguments.runs < 1:
+        parser.error("--runs must be at least 1")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

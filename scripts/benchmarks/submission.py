@@ -1,0 +1,115 @@
+"""P1 and P2: how fast jobs are accepted, durably, beside calls that do nothing.
+
+The jobs are held back by a `not_before` far in the future. So submissions pay all that they pay in an idle daemon, the
+look for work after each commit too, and no execution competes with them for the processor.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+from typing import Final
+
+import grpc.aio
+import msgspec
+from altrunner.v1 import job_service_pb2 as messages
+from altrunner.v1 import job_service_pb2_grpc as services
+
+from scripts.benchmarks import bare, processes, workload
+from scripts.benchmarks.load import Burst, Call
+from scripts.benchmarks.report import Judged, Row, Side, Target, Unit
+from scripts.benchmarks.settings import Bench
+
+#: Tasks of one job: a descriptor of about 1 kB.
+TASKS: Final = 10
+IN_FLIGHT: Final = 128
+#: Batches on their way: one is decoded while the other is committed.
+BATCHES_IN_FLIGHT: Final = 2
+
+
+class Calls(msgspec.Struct, frozen=True):
+    """The calls of one run."""
+
+    empty: Call
+    submit: Call
+    batch: Call
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run of everything."""
+
+    empty: Burst
+    submit: Burst
+    batch: Burst
+    empty_alone: Burst
+    submit_alone: Burst
+
+
+async def measure(bench: Bench) -> list[Row]:
+    """Rows P1 and P2."""
+    async with AsyncExitStack() as stack:
+        bare_target = await stack.enter_async_context(processes.bare(bench.directory / "submission-bare"))
+        daemon = await stack.enter_async_context(processes.daemon(bench.directory / "submission"))
+        calls = Calls(
+            Call(bare_target, bare.EMPTY),
+            Call(daemon.target, workload.SUBMIT, workload.held(TASKS).SerializeToString()),
+            Call(daemon.target, workload.BATCH, workload.batch(TASKS).SerializeToString()),
+        )
+        await _warm_up(bench, daemon, calls)
+        runs = [await _run(bench, daemon, calls) for _ in range(bench.runs)]
+    return _rows(runs)
+
+
+async def _warm_up(bench: Bench, daemon: processes.Daemon, calls: Calls) -> None:
+    """A few of each; and a real client sees that the bytes are accepted, which h2load cannot tell."""
+    async with grpc.aio.insecure_channel(daemon.target) as channel:
+        stub = services.JobServiceStub(channel)
+        single = await stub.SubmitJob(messages.SubmitJobRequest.FromString(calls.submit.body))
+        assert single.job.job_id
+        many = await stub.BatchSubmitJobs(messages.BatchSubmitJobsRequest.FromString(calls.batch.body))
+        assert [result.WhichOneof("result") for result in many.results] == ["accepted"] * workload.BATCH_SIZE
+    for call in (calls.empty, calls.submit):
+        await bench.load.run(bench, call, count=4 * IN_FLIGHT, in_flight=IN_FLIGHT)
+
+
+async def _run(bench: Bench, daemon: processes.Daemon, calls: Calls) -> Run:
+    before = daemon.jobs()
+    many, alone, batches = bench.sized(48, 12) * IN_FLIGHT, bench.sized(1000, 200), bench.sized(20, 6)
+    run = Run(
+        empty=await bench.load.run(bench, calls.empty, count=many, in_flight=IN_FLIGHT),
+        submit=await bench.load.run(bench, calls.submit, count=many, in_flight=IN_FLIGHT),
+        batch=await bench.load.run(bench, calls.batch, count=batches, in_flight=BATCHES_IN_FLIGHT),
+        empty_alone=await bench.load.run(bench, calls.empty, count=alone, in_flight=1),
+        submit_alone=await bench.load.run(bench, calls.submit, count=alone, in_flight=1),
+    )
+    expected, found = many + alone + batches * workload.BATCH_SIZE, daemon.jobs() - before
+    if found != expected:
+        sys.exit(f"{expected} jobs were submitted and {found} are in the ledger: the figures would mean nothing")
+    return run
+
+
+def _rows(runs: list[Run]) -> list[Row]:
+    submit = tuple(run.submit.rate for run in runs)
+    return [
+        Row(
+            number="P1",
+            what=f"SubmitJob, {IN_FLIGHT} in flight",
+            ours=Side("SubmitJob", Unit.CALLS, submit),
+            other=Side("empty call", Unit.CALLS, tuple(run.empty.rate for run in runs)),
+            target=Target(Judged.RATIO, 0.8, least=True),
+        ),
+        Row(
+            number="P1",
+            what="SubmitJob, one in flight, p50",
+            ours=Side("SubmitJob", Unit.MILLISECONDS, tuple(run.submit_alone.p50_ms for run in runs)),
+            other=Side("empty call", Unit.MILLISECONDS, tuple(run.empty_alone.p50_ms for run in runs)),
+            target=Target(Judged.ADDED, 2, least=False),
+        ),
+        Row(
+            number="P2",
+            what=f"BatchSubmitJobs by {workload.BATCH_SIZE}",
+            ours=Side("BatchSubmitJobs", Unit.JOBS, tuple(run.batch.rate * workload.BATCH_SIZE for run in runs)),
+            other=Side("SubmitJob (P1)", Unit.JOBS, submit),
+            target=Target(Judged.RATIO, 8, least=True),
+        ),
+    ]
