@@ -75,12 +75,19 @@ class Attempt(Protocol):
     ) -> None:
         """Tell how far the task is. Cheap: only the newest report of a commit is kept."""
 
+    async def stop_requested(self) -> None:
+        """Wait until the attempt is asked to stop; for handlers with `stops_when_asked`."""
+
     async def output(self, text: str) -> None:
         """Stream a piece of text to watchers. Waits while the ledger is behind, so nothing grows without bound."""
 
 
 class Handler(Protocol):
-    """What a kind of task does."""
+    """What a kind of task does.
+
+    When its job is cancelled, an attempt is cancelled at once. A handler that has an attribute `stops_when_asked` that
+    is true listens to `Attempt.stop_requested` instead, and is cancelled only after `engine.cancel_grace_seconds`.
+    """
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run one attempt.
@@ -171,6 +178,7 @@ class Ledger(Protocol):
     ) -> list[Claim]:
         """Take up to `limit` claimable jobs, lowest rank first, at most `queue_limits[queue]` running in each queue.
 
+        A queue that `queue_limits` does not name has no bound.
         Claimable: QUEUED and `not_before` passed. Jobs with a cancellation asked for, or past their deadline, are
         taken first, and whatever the limits of queues say: they only need to be ended.
         """
@@ -178,7 +186,8 @@ class Ledger(Protocol):
     async def append(self, change: Append) -> None:
         """Commit a frame of a running job, with all that belongs to it.
 
-        Raises LeaseLost: if the token is not the job's newest, or the job is not RUNNING.
+        The very same append may be made again; it is committed once.
+        Raises LeaseLost: if the token is not the job's newest, the job is not RUNNING, or the frame is not its next.
         """
 
     async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:

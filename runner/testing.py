@@ -37,6 +37,8 @@ class FakeAttempt:
         self.idempotency_key = f"{self.job_id}/{self.task.id}"
         self.traceparent = traceparent
         self._ends = anyio.current_time() + timeout
+        #: Set it to ask the handler to stop.
+        self.stopping = anyio.Event()
         #: Every report, as its arguments.
         self.reports: list[dict[str, Any]] = []
         #: Every piece of streamed text.
@@ -59,6 +61,9 @@ class FakeAttempt:
         message: str = "",
     ) -> None:
         self.reports.append({"fraction": fraction, "completed": completed, "total": total, "message": message})
+
+    async def stop_requested(self) -> None:
+        await self.stopping.wait()
 
     async def output(self, text: str) -> None:
         await anyio.lowlevel.checkpoint()

@@ -161,10 +161,15 @@ class Execution:
             self._record(JobCancelling(self._cancel_reason))
         if self._run.stopping is not None:
             for live in self._live.values():
-                live.stop(grace=self._with.settings.cancel_grace_seconds)
+                live.stop(grace=self._grace(live))
         if self._release_at is not None and (not self._live or anyio.current_time() >= self._release_at):
             self._record(JobReleased(self._with.runner_id, "shutdown"))
             self._released = True
+
+    def _grace(self, live: LiveAttempt) -> float:
+        """Seconds between asking an attempt to stop and cancelling it: none for handlers that do not listen."""
+        _, handler = self._with.handler_for(live.task.kind)
+        return self._with.settings.cancel_grace_seconds if getattr(handler, "stops_when_asked", False) else 0.0
 
     def _choose(self) -> list[TaskRun]:
         """The tasks that start with this commit: as many as are runnable and have a slot."""
