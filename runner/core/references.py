@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -32,6 +33,9 @@ from runner.core.plan import Plan, TaskId
 #: Characters of one reference. JMESPath's parser recurses.
 LONGEST = 2_000
 
+#: Times that a path may repeat its value.
+MOST_GROWTH = 100
+
 _OPENING = re.compile(r"\$\$\{|\$\{")
 #: What matters on the way to the closing brace: braces, and the quoted texts of JMESPath, in which they do not.
 _INSIDE = re.compile(r"""[{}]|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|`(?:[^`\\]++|\\.)*+`""", re.DOTALL)
@@ -40,6 +44,16 @@ _BARE_ID = re.compile(r'([^"{}]+?)\.output(?=[.\[|\s]|\Z)')
 _OUTPUT = re.compile(r"\.output(?=[.\[|\s]|\Z)")
 _BARE_NAME = re.compile(r"[^\W\d][\w-]*")
 _SECRET_NAME = re.compile(r"[\w./-]+")
+# jmespath promises JMESPathError and raises what Python's own functions raise as well.
+_INAPPLICABLE = (
+    jmespath.exceptions.JMESPathError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _FUNCTIONS = frozenset(jmespath.functions.Functions.FUNCTION_TABLE)
 
 
@@ -193,27 +207,53 @@ def _with_path(root: Root, name: str, after: str) -> Reference | Malformed:
     return problem or Reference(root, name, path)
 
 
+@functools.lru_cache(maxsize=4096)
 def _path_problem(path: str) -> Malformed | None:
     try:
-        compiled = compiled_path(path)
+        compiled = compiled_path(path).parsed
+        unknown = next((function for function in _functions(compiled) if function not in _FUNCTIONS), None)
+        grows = _growth(compiled) > MOST_GROWTH
     except jmespath.exceptions.JMESPathError as e:
         sentence = " ".join(str(e).split())[:200].rstrip(".")
         return Malformed("BAD_REFERENCE", f"The path `{path[:60]}` is no JMESPath: {sentence}.")
     except RecursionError:
         return Malformed("BAD_REFERENCE", f"The path `{path[:60]}` is nested too deep.")
-    for function in _functions(compiled.parsed):
-        if function not in _FUNCTIONS:
-            message = f"JMESPath has no function `{function[:60]}`."
-            return Malformed("BAD_REFERENCE", message, function, tuple(sorted(_FUNCTIONS)))
+    if unknown is not None:
+        message = f"JMESPath has no function `{unknown[:60]}`."
+        return Malformed("BAD_REFERENCE", message, unknown, tuple(sorted(_FUNCTIONS)))
+    if grows:
+        message = f"The path `{path[:60]}` could make far more of its value than there is; use a task data_processing."
+        return Malformed("BAD_REFERENCE", message)
     return None
 
 
 def _functions(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.get("type") == "function_expression":
-            yield node["value"]
-        for child in node.get("children", ()):
-            yield from _functions(child)
+    if node["type"] == "function_expression":
+        yield node["value"]
+    for child in node["children"]:
+        yield from _functions(child)
+
+
+def _growth(node: Any) -> int:
+    """How many times larger than the value the result may be, at most and roughly.
+
+    Paths are applied on the event loop, and `[@, @][] | [@, @][] | …` doubles with each step. JMESPath has no
+    way back to the root, so what is not repeated by a multi-select, a function's arguments or `join` stays linear.
+    """
+    inner = [_growth(child) for child in node["children"]]
+    match node["type"]:
+        case "subexpression" | "index_expression" | "pipe" | "projection" | "value_projection" | "filter_projection":
+            return math.prod(inner)
+        case "multi_select_list" | "multi_select_dict" | "or_expression" | "and_expression" | "comparator":
+            return sum(inner)
+        case "function_expression" if node["value"] == "join" and node["children"][0]["type"] != "literal":
+            return MOST_GROWTH + 1
+        case "function_expression" if any(child["type"] == "expref" for child in node["children"]):
+            return math.prod(inner)
+        case "function_expression":
+            # A text inside of what is written as a text has its quotes and backslashes doubled.
+            return sum(inner) * (2 if node["value"] == "to_string" else 1)
+    return max(inner, default=1)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -306,7 +346,7 @@ def _resolved(piece: Reference | Malformed, scope: Scope) -> Json:
         return value
     try:
         return compiled_path(piece.path).search(value)
-    except (jmespath.exceptions.JMESPathError, RecursionError) as e:
+    except _INAPPLICABLE as e:
         sentence = " ".join(str(e).split())[:200].rstrip(".")
         message = f"the path `{piece.path}` cannot be applied to {piece.root} `{piece.name}`: {sentence}"
         raise _unresolved(message) from None

@@ -101,6 +101,10 @@ def test_what_a_reference_brings_is_not_resolved_again() -> None:
         ("${tasks.a.output.lenght(@)}", "BAD_REFERENCE"),
         ("${tasks.a.output." + "x" * LONGEST + "}", "BAD_REFERENCE"),
         ("${tasks.a.output." + "(" * 900 + ")" * 900 + "}", "BAD_REFERENCE"),
+        ("${tasks.a.output." + "|".join(["[@,@][]"] * 30) + "}", "BAD_REFERENCE"),
+        ("${tasks.a.output.join(@, [@, @])}", "BAD_REFERENCE"),
+        ("${tasks.a.output." + "|".join(["to_string([@])"] * 30) + "}", "BAD_REFERENCE"),
+        ("${tasks.a.output" + ".a" * 950 + "}", "BAD_REFERENCE"),
         ("${inputs.}", "BAD_REFERENCE"),
         ("${inputs.1}", "BAD_REFERENCE"),
         ("${secrets.}", "BAD_REFERENCE"),
@@ -191,13 +195,14 @@ def test_a_text_escaped_by_doubling_the_dollar_comes_back(text: str) -> None:
         assert resolve(text.replace("${", "$${"), SCOPE) == text
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text("ab{}"),
-        lambda v: st.lists(v) | st.dictionaries(st.text("a${}"), v),
-    )
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("ab{}"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("a${}"), inner, max_size=3),
 )
+
+
+@settings(max_examples=100, deadline=None)
+@given(JSON_VALUES)
 def test_values_without_references_stay_as_they_are(value: Any) -> None:
     assert resolve(value, SCOPE) == value
     assert list(find(value)) == []

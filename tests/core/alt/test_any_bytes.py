@@ -69,13 +69,13 @@ def test_any_bytes_become_a_plan_or_findings(data: bytes, content_type: str) -> 
     attempted(data, content_type)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(text=st.text("{}[]\"':,-&*!#|> \n\tab01.=\\u$", max_size=60), content_type=st.sampled_from(CONTENT_TYPES))
 def test_any_punctuation_becomes_a_plan_or_findings(text: str, content_type: str) -> None:
     attempted(text.encode(), content_type)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(fields=st.dictionaries(st.sampled_from(sorted(tasks_file() | segments_file())), ANYTHING), inner=ANYTHING)
 def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any) -> None:
     for base in (tasks_file, segments_file):
@@ -86,7 +86,7 @@ def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any
             attempted(text, "application/yaml")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_a_damaged_descriptor_becomes_a_plan_or_findings(data: st.DataObject) -> None:
     raw = tasks_file(task("a"), task("b", "a", parameters={"prompt": "${tasks.a.output.x}"}))
@@ -123,18 +123,18 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value if item is not None] if isinstance(value, list) else value
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(raw=descriptors())
 def test_a_sound_descriptor_is_the_same_plan_in_json_yaml_and_msgpack(raw: dict[str, Any]) -> None:
     decoded = decode(as_json(raw))
-    assert decode(as_yaml(raw), content_type="application/yaml") == decoded
-    assert decode(as_msgpack(raw)) == decoded
-    assert decode(json.dumps(raw, indent=2).encode()) == decoded
+    assert decode(as_yaml(raw), content_type="application/yaml").plan == decoded.plan
+    assert decode(as_msgpack(raw)).plan == decoded.plan
+    assert decode(json.dumps(raw, indent=2).encode()).plan == decoded.plan
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(decoded.plan), type=type(decoded.plan)) == decoded.plan
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(raw=descriptors().map(without_nulls))
 def test_a_sound_descriptor_is_the_same_plan_in_toml(raw: dict[str, Any]) -> None:
     raw = json.loads(json.dumps(raw), parse_int=lambda digits: int(digits) if len(digits) < 18 else 0)
-    assert decode(as_toml(raw), content_type="application/toml") == decode(as_json(raw))
+    assert decode(as_toml(raw), content_type="application/toml").plan == decode(as_json(raw)).plan
