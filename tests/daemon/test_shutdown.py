@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -72,24 +71,24 @@ async def test_a_watch_goes_on_through_a_restart(launch: Any, orchestrator: Any,
     orchestrator.open = anyio.Event()
     notices: list[str] = []
     kinds: dict[int, str | None] = {}
+    ended = anyio.Event()
 
     async def watch(client: Client, job_id: str) -> None:
         async for event in client.watch(job_id, on_notice=notices.append):
             assert event.sequence == len(kinds) + 1
             kinds[event.sequence] = event.WhichOneof("event")
+        ended.set()
 
-    async with (
-        Client(f"127.0.0.1:{free_port}") as client,
-        AsyncExitStack() as second,
-        anyio.create_task_group() as tasks,
-    ):
+    async with Client(f"127.0.0.1:{free_port}") as client, anyio.create_task_group() as tasks:
         async with launch(**{"grpc.port": free_port}) as first:
             job_id = (await client.submit(PROMPT)).job.job_id
             tasks.start_soon(watch, client, job_id)
             await orchestrator.reached(1)
             await first.end(signal.SIGKILL)
         orchestrator.open.set()
-        await second.enter_async_context(launch(**{"grpc.port": free_port}))
+        async with launch(**{"grpc.port": free_port}):
+            with anyio.fail_after(30):
+                await ended.wait()
     assert list(kinds.values())[-1] == "job_succeeded"
     assert any("connection lost" in notice for notice in notices)
     assert "connected again" in notices
