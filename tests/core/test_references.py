@@ -81,6 +81,14 @@ def test_references_are_resolved_wherever_they_are_nested_but_not_in_keys() -> N
     assert resolve(value, SCOPE) == {"${job.id}": [{"a": 3}, 1, None, "plain"]}
 
 
+def test_a_long_path_is_followed() -> None:
+    deep: Any = "end"
+    for _ in range(300):
+        deep = {"a": deep}
+    scope = Scope(output=lambda _: deep, inputs={}, job_id="", secret=lambda _: None)
+    assert resolve("${tasks.t.output" + ".a" * 300 + "}", scope) == "end"
+
+
 def test_what_a_reference_brings_is_not_resolved_again() -> None:
     scope = Scope(output=lambda _: "${secrets.KEY}", inputs={}, job_id="", secret={"KEY": "x"}.get)
     assert resolve("<${tasks.a.output}>", scope) == "<${secrets.KEY}>"
@@ -104,7 +112,6 @@ def test_what_a_reference_brings_is_not_resolved_again() -> None:
         ("${tasks.a.output." + "|".join(["[@,@][]"] * 30) + "}", "BAD_REFERENCE"),
         ("${tasks.a.output.join(@, [@, @])}", "BAD_REFERENCE"),
         ("${tasks.a.output." + "|".join(["to_string([@])"] * 30) + "}", "BAD_REFERENCE"),
-        ("${tasks.a.output" + ".a" * 950 + "}", "BAD_REFERENCE"),
         ("${inputs.}", "BAD_REFERENCE"),
         ("${inputs.1}", "BAD_REFERENCE"),
         ("${secrets.}", "BAD_REFERENCE"),

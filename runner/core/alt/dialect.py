@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from runner.core.alt.fields import Spot, word
+from runner.core.alt.fields import UNREADABLE, Spot, word
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, Priority, TaskId
 
@@ -75,7 +75,7 @@ def without_doubles(names: tuple[str, ...], spot: Spot) -> tuple[str, ...]:
         return names
     seen: set[str] = set()
     for index, name in enumerate(names):
-        if name and name in seen:
+        if name != UNREADABLE and name in seen:
             path = (*spot.path, "dependencies", index)
             spot.report.warn("DUPLICATE_DEPENDENCY", path, f"`{shown(name)}` is listed more than once.")
         seen.add(name)

@@ -17,6 +17,8 @@ _TIME = re.compile(
     re.ASCII,
 )
 _Word = TypeVar("_Word")
+#: Stands for an item that was reported; no text of a descriptor holds a NUL.
+UNREADABLE = "\0"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -147,7 +149,7 @@ def mapping(value: Any, spot: Spot, key: str) -> dict[str, Any] | None:
 
 
 def texts(value: Any, spot: Spot, key: str) -> tuple[str, ...] | None:
-    """A list of texts. An item that is none is reported and becomes "", so that the others keep their places."""
+    """A list of texts. An item that is none is reported and becomes UNREADABLE, so that others keep their places."""
     if type(value) is not list:
         spot.not_a("a list of texts", key, value)
         return None
@@ -155,7 +157,7 @@ def texts(value: Any, spot: Spot, key: str) -> tuple[str, ...] | None:
         if type(item) is not str:
             message = f"`{key}` must hold texts, not {kind_of(item)}."
             spot.report.error("BAD_TYPE", (*spot.path, key, index), message)
-    return tuple([item if type(item) is str else "" for item in value])
+    return tuple([item if type(item) is str else UNREADABLE for item in value])
 
 
 def integer(lowest: int, highest: int) -> Read:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from runner.core.alt.dialect import Draft
+from runner.core.alt.fields import UNREADABLE
 from runner.core.alt.report import Report, shown
 
 #: Tasks of a ring that a sentence names.
@@ -32,7 +33,7 @@ def check_graph(draft: Draft, report: Report) -> Edges:
             if target is not None:
                 into.append(target)
                 backward = backward and target < index
-            elif dependency:
+            elif dependency != UNREADABLE:
                 path = (name, index, "dependencies", position)
                 report.error(
                     "UNKNOWN_DEPENDENCY", path, f"There is no task `{shown(dependency)}`.", like=(dependency, indices)

@@ -138,6 +138,9 @@ def test_a_strange_priority_in_the_metadata_is_a_warning(priority: Any) -> None:
         ("parameters", [], "BAD_TYPE"),
         ("dependencies", "b", "BAD_TYPE"),
         ("dependencies", [None], "BAD_TYPE"),
+        ("dependencies", [None, 1], "BAD_TYPE"),
+        ("dependencies", [""], "UNKNOWN_DEPENDENCY"),
+        ("retry_count", 3.0, "BAD_TYPE"),
         ("description", " \t", "BLANK"),
         ("id", "", "BLANK"),
         ("id", "x" * 257, "TEXT_TOO_LONG"),
@@ -145,9 +148,12 @@ def test_a_strange_priority_in_the_metadata_is_a_warning(priority: Any) -> None:
     ],
 )
 def test_a_wrong_field_of_a_task_is_refused(field: str, value: Any, reason: str) -> None:
-    (finding,) = refused(tasks_file(task("a", **{field: value}) if field != "id" else task(value)))
-    assert finding.reason == reason
-    assert finding.path.startswith(f"tasks[0].{field}")
+    found = refused(tasks_file(task("a", **{field: value}) if field != "id" else task(value)))
+    assert {finding.reason for finding in found} == {reason}
+    assert all(finding.path.startswith(f"tasks[0].{field}") for finding in found)
+    # With an unknown field beside it, it is the table that reads it.
+    again = refused(tasks_file(task("a", colour=1, **{field: value}) if field != "id" else task(value, colour=1)))
+    assert [finding.reason for finding in again] == [finding.reason for finding in found]
 
 
 @pytest.mark.parametrize(
