@@ -19,7 +19,7 @@ from runner.core.job import Claim, Frame, JobSummary
 from runner.core.plan import JobId
 from runner.ledgers import tallies
 from runner.ledgers.bulk import Bulk
-from runner.ledgers.rows import FRAME, SUMMARY, WIDTH, among, portions, summary
+from runner.ledgers.rows import FRAME, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
 from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, MORTAL, RUNNING, bodies, frames, jobs, number, runners
 from runner.ledgers.writes import Claiming, Renewal, Rescue, Wish
 
@@ -75,14 +75,13 @@ _EXPIRED: Final = (
     .order_by(jobs.c.lease_expires_at)
     .limit(_UP_TO)
 )
-_QUEUED_AGAIN: Final = {"state": number(JobState.QUEUED), "lease_owner": sa.null(), "lease_expires_at": sa.null()}
-_GIVE_BACK: Final = Bulk(sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(**_QUEUED_AGAIN))
+_GIVE_BACK: Final = Bulk(sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(**QUEUED_AGAIN))
 _ORPHANS: Final = (
     sa.select(jobs.c.queue, sa.func.count())
     .where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner"))
     .group_by(jobs.c.queue)
 )
-_ADOPT: Final = sa.update(jobs).where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner")).values(**_QUEUED_AGAIN)
+_ADOPT: Final = sa.update(jobs).where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner")).values(**QUEUED_AGAIN)
 _ONE: Final = sa.select(*SUMMARY).where(jobs.c.id == sa.bindparam("job"))
 _WISH: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(cancel_reason=sa.bindparam("reason"))
 

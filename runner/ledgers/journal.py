@@ -17,7 +17,9 @@ from runner.ledgers.bulk import Bulk
 from runner.ledgers.rows import (
     FRAME,
     INSERT_FRAMES,
+    LEASE_ENDED,
     MANY,
+    QUEUED_AGAIN,
     SUMMARY,
     WIDTH,
     among,
@@ -26,7 +28,7 @@ from runner.ledgers.rows import (
     portions,
     summary,
 )
-from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, number, outbox, records
+from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, outbox, records
 from runner.ledgers.tallies import Tally
 from runner.ledgers.writes import Appending
 
@@ -45,14 +47,13 @@ _ADVANCED: Final[dict[str, sa.BindParameter[Any]]] = {
     "last_sequence": sa.bindparam("last"),
     "started_at": sa.bindparam("started"),
 }
-_LEASE_ENDED: Final = {"lease_owner": sa.null(), "lease_expires_at": sa.null()}
 # Three statements, because SQLite rewrites the entries of every index that an UPDATE names a column of.
 _ADVANCE: Final = Bulk(_MOVE.values(**_ADVANCED))
-_RELEASE: Final = Bulk(_MOVE.values(**_ADVANCED, **_LEASE_ENDED, state=number(JobState.QUEUED)))
+_RELEASE: Final = Bulk(_MOVE.values(**_ADVANCED, **QUEUED_AGAIN))
 _END: Final = Bulk(
     _MOVE.values(
         **_ADVANCED,
-        **_LEASE_ENDED,
+        **LEASE_ENDED,
         state=sa.bindparam("entered"),
         ended_at=sa.bindparam("ended"),
         error=sa.bindparam("failure"),

@@ -28,7 +28,7 @@ from runner.core.job import (
     Submitted,
 )
 from runner.core.plan import Instant, JobId
-from runner.ledgers.submissions import Admission
+from runner.ledgers.admission import Admission
 
 
 class _Job:

@@ -12,7 +12,7 @@ from runner.core.events import Failure, JobState
 from runner.core.job import Frame, JobSummary, NewJob
 from runner.core.plan import JobId, Priority
 from runner.ledgers.bulk import Bulk
-from runner.ledgers.schema import NAMESPACE, frames, jobs
+from runner.ledgers.schema import NAMESPACE, frames, jobs, number
 
 Item = TypeVar("Item")
 
@@ -46,6 +46,10 @@ WIDTH: Final = len(SUMMARY)
 #: The columns of a Frame, in order.
 FRAME: Final = (frames.c.first, frames.c.last, frames.c.terminal, frames.c.data)
 INSERT_FRAMES: Final = Bulk(sa.insert(frames), "job_id", "first", "last", "terminal", "entered", "data")
+
+#: What an UPDATE sets where a job waits for a runner again; one that was taken before its time is held again.
+LEASE_ENDED: Final = {"lease_owner": sa.null(), "lease_expires_at": sa.null()}
+QUEUED_AGAIN: Final = {"state": number(JobState.QUEUED), "held_until": jobs.c.not_before, **LEASE_ENDED}
 
 _STATES: Final = {state.value: state for state in JobState}
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}

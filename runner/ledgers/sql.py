@@ -308,6 +308,8 @@ def _engine(path: Path, settings: LedgerSettings, *, begin: str, connections: in
         "synchronous = FULL",
         "foreign_keys = ON",
         "cache_size = -16384",
+        # Fewer checkpoints than by default (1000 pages): pages written again and again reach the file once.
+        "wal_autocheckpoint = 4000",
         "journal_size_limit = 67108864",
         *(["query_only = ON"] if begin == "BEGIN" else []),
         *([f"max_page_count = {settings.max_file_bytes // _PAGE}"] if settings.max_file_bytes else []),

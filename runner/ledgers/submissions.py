@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from runner.core.errors import QueueFull, RequestIdReused
 from runner.core.events import JobState
 from runner.core.job import JobSummary, NewJob, Submitted
 from runner.ledgers import tallies
+from runner.ledgers.admission import Admission
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.rows import INSERT_FRAMES, SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
 from runner.ledgers.schema import NAMED, NAMESPACE, bodies, jobs
 from runner.ledgers.writes import Submission
-
-#: Seconds after which it is worth submitting to a full queue again.
-RETRY_AFTER: Final = 1.0
 
 _INSERT_JOBS: Final = Bulk(sa.insert(jobs))
 _INSERT_BODIES: Final = Bulk(sa.insert(bodies))
 _BY_REQUEST_ID: Final = sa.select(*SUMMARY, jobs.c.request_sha256).where(
     jobs.c.namespace == NAMESPACE, NAMED, among(jobs.c.request_id)
 )
-
-
-class Admission:
-    """Decides, job by job in order of arrival, who is accepted; writes nothing."""
-
-    def __init__(self, known: Mapping[str, tuple[JobSummary, bytes]], queued: Mapping[str, int]) -> None:
-        #: Request ids that are taken: whose they are, and the hash of the request.
-        self._known = dict(known)
-        self._queued = dict(queued)
-        self.accepted: list[NewJob] = []
-
-    def decide(self, new: NewJob, max_queued: Mapping[str, int]) -> Submitted | Exception:
-        job = new.summary
-        if job.request_id and job.request_id in self._known:
-            earlier, digest = self._known[job.request_id]
-            if digest == new.request_sha256:
-                return Submitted(earlier, replayed=True)
-            return RequestIdReused(job.request_id, earlier.id)
-        limit = max_queued.get(job.queue)
-        waiting = self._queued.get(job.queue, 0)
-        if limit is not None and waiting >= limit:
-            return QueueFull(job.queue, limit, RETRY_AFTER)
-        self._queued[job.queue] = waiting + 1
-        if job.request_id:
-            self._known[job.request_id] = (job, new.request_sha256)
-        self.accepted.append(new)
-        return Submitted(job, replayed=False)
 
 
 def accept(connection: Connection, writes: Sequence[Submission]) -> list[list[Submitted | Exception] | Exception]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -13,9 +13,6 @@ from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.sql import SqlLedger
 from runner.ports import Ledger, Observer, Quiet
 from tests.ledgers.jobs import RUNNER, T0
-
-#: Opens a ledger on a file of its own.
-Opener = Callable[..., SqlLedger]
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -51,9 +48,9 @@ def database(migrated: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(migrated, tmp_path / "ledger.db"))
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def ledger(request: pytest.FixtureRequest, database: Path) -> AsyncIterator[Ledger]:
-    """Each ledger in turn: what holds for one must hold for all."""
-    opened: Ledger = open_sql(database) if request.param == "sqlite" else MemoryLedger()
+@pytest.fixture
+async def ledger(anyio_backend: str, database: Path) -> AsyncIterator[Ledger]:
+    """Each ledger in turn, on the backend where it is mostly used: what holds for one must hold for all."""
+    opened: Ledger = open_sql(database) if anyio_backend == "asyncio" else MemoryLedger()
     async with opened.running():
         yield opened

@@ -210,3 +210,10 @@ async def test_the_next_time_to_look_is_the_earliest_in_the_future(ledger: Ledge
     assert await ledger.next_due(now=T0 + 9 * SECOND) == T0 + 50 * SECOND
     await claimed(ledger, now=T0 + 9 * SECOND)
     assert await ledger.next_due(now=T0) is None
+
+
+async def test_a_job_taken_before_its_time_is_held_again_when_it_comes_back(ledger: Ledger) -> None:
+    await submitted(ledger, job(not_before=T0 + 9 * SECOND, deadline=T0 + SECOND))
+    await claimed(ledger, now=T0 + SECOND)
+    await ledger.rescue(now=T0 + 99 * SECOND, limit=10)
+    assert await ledger.next_due(now=T0 + 2 * SECOND) == T0 + 9 * SECOND
