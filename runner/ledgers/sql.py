@@ -1,4 +1,8 @@
-"""The ledger on SQL: SQLite in WAL mode, every commit synced, one writer with group commit and readers beside it."""
+"""The ledger on SQL: SQLite in WAL mode, every commit synced, one writer with group commit and readers beside it.
+
+Checkpoints are the writer's own. A second connection that checkpoints or writes beside it may corrupt the file with any
+SQLite before 3.51.3 (sqlite.org/wal.html, "the WAL-reset bug"), and those are what Python ships with for years to come.
+"""
 
 from __future__ import annotations
 
