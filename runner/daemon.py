@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.abc
 import msgspec
 import uuid_utils
 
@@ -70,10 +71,13 @@ class SystemClock:
         return time.time_ns() // 1_000
 
 
-async def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> None:
+async def serve(
+    settings: Settings, *, ready: Callable[[Addresses], None], reread: Callable[[], Settings] | None = None
+) -> None:
     """Run a daemon until SIGTERM or SIGINT, then drain it. A second signal ends it at once, which loses nothing.
 
-    `ready` is called once, when calls are answered. SIGHUP reads the settings again.
+    `ready` is called once, when calls are answered. On SIGHUP `reread` reads the settings again, from the same sources
+    as before; without it they stay as they are.
 
     Raises InvalidSettings, LedgerHeld, LedgerDamaged, LedgerUnavailable, PortTaken: if it cannot start.
     """
@@ -117,7 +121,8 @@ async def serve(settings: Settings, *, ready: Callable[[Addresses], None]) -> No
             loops.start_soon(
                 partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
             )
-            await _listen(settings, runner, equipment, telemetry, ready)
+            reload = partial(_reload, equipment, runner, telemetry, reread=reread)
+            await _listen(settings, runner, equipment, telemetry, ready=ready, reload=reload)
             loops.cancel_scope.cancel()
         telemetry.notice("stopped", runner_id=holder.runner_id)
 
@@ -139,7 +144,9 @@ async def _listen(
     runner: Runner,
     equipment: Equipment,
     telemetry: Telemetry,
+    *,
     ready: Callable[[Addresses], None],
+    reload: Callable[[Settings], Settings],
 ) -> None:
     """Open the ports, serve until told to stop, drain."""
     stopping = anyio.Event()
@@ -156,7 +163,8 @@ async def _listen(
             None if http_port is None else f"{settings.http.host}:{http_port}",
         )
         async with anyio.create_task_group() as background:
-            background.start_soon(_obey_signals, settings, telemetry, stopping)
+            # Before anyone is told that we are ready: whoever starts us may send a signal at once.
+            await background.start(_obey_signals, settings, reload, stopping)
             await server.set_serving(serving=True)
             background.start_soon(_tell_health, server, probes, stopping)
             telemetry.notice(
@@ -164,7 +172,7 @@ async def _listen(
             )
             ready(addresses)
             await stopping.wait()
-            telemetry.notice("draining", grace_seconds=settings.engine.drain_grace_seconds)
+            telemetry.notice("draining", grace_seconds=equipment.settings.drain_grace_seconds)
             await server.set_serving(serving=False)
             await runner.drain()
             await server.stop(grace=LAST_CALLS)
@@ -200,12 +208,19 @@ async def _tell_health(server: Server, probes: Probes, stopping: anyio.Event) ->
         await anyio.sleep(HEALTH_INTERVAL)
 
 
-async def _obey_signals(settings: Settings, telemetry: Telemetry, stopping: anyio.Event) -> None:
+async def _obey_signals(
+    settings: Settings,
+    reload: Callable[[Settings], Settings],
+    stopping: anyio.Event,
+    *,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
     """The first SIGTERM or SIGINT drains, a second one ends the process; SIGHUP reloads."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        task_status.started()
         async for number in received:
             if number == signal.SIGHUP:
-                settings = _reloaded(settings, telemetry)
+                settings = reload(settings)
             elif stopping.is_set():
                 # Exactly what kill -9 does, which every part is built to survive.
                 os._exit(128 + number)
@@ -213,13 +228,25 @@ async def _obey_signals(settings: Settings, telemetry: Telemetry, stopping: anyi
                 stopping.set()
 
 
-def _reloaded(settings: Settings, telemetry: Telemetry) -> Settings:
-    """Take over what may change while running; keep everything if anything is wrong."""
+def _reload(
+    equipment: Equipment,
+    runner: Runner,
+    telemetry: Telemetry,
+    settings: Settings,
+    *,
+    reread: Callable[[], Settings] | None,
+) -> Settings:
+    """Take over what may change while running; keep everything if anything is wrong. Answers what holds now."""
     try:
-        result = settings_module.reload(settings, settings_module.load())
+        result = settings_module.reload(settings, settings if reread is None else reread())
     except InvalidSettings as error:
         telemetry.notice("reload_failed", error=str(error))
         return settings
-    telemetry.logs.set_level(result.settings.log.level)
+    held = result.settings
+    telemetry.logs.set_level(held.log.level)
+    equipment.settings, equipment.retry = held.engine, held.retry
+    equipment.secrets = SettingsSecrets(held.secrets)
+    equipment.slots.resize(held.engine.max_concurrent_tasks)
+    runner.limit_queues(held.queues)
     telemetry.notice("reloaded", applied=result.applied, restart=result.restart)
-    return result.settings
+    return held

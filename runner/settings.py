@@ -174,7 +174,7 @@ _OTHERS: Final = re.compile(
 )
 
 #: What the daemon takes over while it runs; a name stands for everything under it.
-RELOADABLE: Final = frozenset({"log.level"})
+RELOADABLE: Final = frozenset({"log.level", "engine", "retry", "queues", "secrets"})
 
 
 def load(

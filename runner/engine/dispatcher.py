@@ -18,6 +18,8 @@ from runner.engine.settings import QueueSettings, queue_limits
 #: Jobs taken by one claim: enough to make a commit worth its sync, few enough to leave some for other daemons.
 CLAIM_BATCH = 100
 MICROS = 1_000_000
+#: Seconds that commits under way have at the end of a drain's grace.
+LAST_COMMITS = 3.0
 
 
 class Dispatcher:
@@ -28,6 +30,7 @@ class Dispatcher:
         self._queues = queues
         self._names = set(queues)
         self._bell = Bell()
+        self._learned = False
         self._draining = False
         #: By job.
         self.executions: dict[JobId, Execution] = {}
@@ -41,6 +44,12 @@ class Dispatcher:
             self._names.add(queue)
         self._bell.ring()
 
+    def limit_queues(self, queues: Mapping[str, QueueSettings]) -> None:
+        """Replace the limits of all queues."""
+        self._queues = queues
+        self._names.update(queues)
+        self.wake()
+
     def cancel(self, job_id: JobId, reason: str) -> None:
         """Pass on a cancellation that is durable already."""
         execution = self.executions.get(job_id)
@@ -51,22 +60,43 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Claim and execute until drained. Cancelling it drops every job where it stands."""
-        self._names.update(queue for queue, _ in await self._with.ledger.depths())
-        async with anyio.create_task_group() as jobs:
-            while not self._draining:
-                self.ticked_at = anyio.current_time()
-                full = await self._claim(jobs)
-                if not full:
-                    await self._pause()
-        self._drained.set()
+        try:
+            async with anyio.create_task_group() as jobs:
+                while not self._draining:
+                    self.ticked_at = anyio.current_time()
+                    full = await self._learn_names() and await self._claim(jobs)
+                    if not full:
+                        await self._pause()
+        finally:
+            self._drained.set()
 
     async def drain(self, *, grace: float) -> None:
-        """Claim nothing more; return once every job has ended or was given back."""
+        """Claim nothing more; return once every job has ended or was given back.
+
+        Where the ledger is away, so that jobs cannot be given back, they are dropped a little after their grace: the
+        next daemon takes them as after a crash.
+        """
         self._draining = True
         self.wake()
         for execution in tuple(self.executions.values()):
             execution.drain(grace=grace)
+        with anyio.move_on_after(grace + LAST_COMMITS):
+            await self._drained.wait()
+        for execution in tuple(self.executions.values()):
+            self._with.observer.notice("job_dropped", job_id=execution.job_id, error="it could not be given back")
+            execution.drop()
         await self._drained.wait()
+
+    async def _learn_names(self) -> bool:
+        """Once, at the start: queues that hold jobs but stand in no settings have limits, too."""
+        if not self._learned:
+            try:
+                self._names.update(queue for queue, _ in await self._with.ledger.depths())
+            except LedgerUnavailable as error:
+                self._with.observer.notice("claim_failed", error=str(error))
+                return False
+            self._learned = True
+        return True
 
     async def _claim(self, jobs: anyio.abc.TaskGroup) -> bool:
         """Take what there is room for. Answers whether there may be more."""
@@ -86,22 +116,32 @@ class Dispatcher:
             self._with.observer.notice("claim_failed", error=str(error))
             return False
         for claim in claims:
-            jobs.start_soon(self._execute, claim)
+            jobs.start_soon(self._execute, self._hold(claim))
         return len(claims) == room
 
-    async def _execute(self, claim: Claim) -> None:
-        job_id = claim.summary.id
+    def _hold(self, claim: Claim) -> Execution:
+        """Enter a job before anything else can happen: a cancellation that comes now must find it."""
+        execution = Execution(claim, self._with)
+        earlier = self.executions.get(claim.summary.id)
+        if earlier is not None:
+            # We lost its lease, did not notice yet, and were given the job again.
+            earlier.drop()
+        self.executions[execution.job_id] = execution
+        if self._draining:
+            execution.drain(grace=0)
+        return execution
+
+    async def _execute(self, execution: Execution) -> None:
+        job_id = execution.job_id
         try:
-            execution = Execution(claim, self._with)
-            self.executions[job_id] = execution
-            if self._draining:
-                execution.drain(grace=0)
             await execution.run()
         except Exception as error:  # noqa: BLE001  one job that cannot be driven must not take the others with it
             # Its lease runs out and it is tried again; until then nobody else is hurt.
             self._with.observer.notice("job_dropped", job_id=job_id, error=f"{type(error).__name__}: {error}")
         finally:
-            self.executions.pop(job_id, None)
+            # Only its own entry: the job may have been claimed anew while this execution was still stopping.
+            if self.executions.get(job_id) is execution:
+                del self.executions[job_id]
             self.wake()
 
     async def _pause(self) -> None:

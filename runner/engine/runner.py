@@ -82,6 +82,11 @@ class Runner:
             while await outbox.deliver_due():
                 pass
 
+    def limit_queues(self, queues: Mapping[str, QueueSettings]) -> None:
+        """Replace the limits of all queues; jobs that run already run on."""
+        self._queues = queues
+        self.dispatcher.limit_queues(queues)
+
     # ------------------------------------------------------------------------------------------------- submit
 
     async def validate(self, submission: Submission) -> tuple[Finding, ...]:

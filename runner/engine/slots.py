@@ -35,12 +35,18 @@ class Slots:
         self._turn = 0
         self._line: list[tuple[int, int, Place]] = []
 
+    def resize(self, total: int) -> None:
+        """Change the number of slots. Attempts under way keep theirs, so there may be too many for a while."""
+        self.free += total - self.total
+        self.total = total
+        self._grant()
+
     def take(self, place: Place) -> bool:
         """Take a slot, or stand in line for one: then `place.wake` is called and `take` succeeds."""
         if place.granted:
             place.granted -= 1
             return True
-        if self.free and not self._line:
+        if self.free > 0 and not self._line:
             self.free -= 1
             return True
         if not place.in_line:
@@ -66,7 +72,7 @@ class Slots:
         self._grant()
 
     def _grant(self) -> None:
-        while self.free and self._line:
+        while self.free > 0 and self._line:
             _, _, place = heapq.heappop(self._line)
             place.in_line = False
             place.granted += 1

@@ -19,13 +19,18 @@ import pytest
 from aiohttp import web
 from anyio.streams.text import TextReceiveStream
 
+from runner.engine.bell import Bell
+
 #: Serves until a signal, with the settings given as JSON; prints one line when it is ready.
 LAUNCH = """
-import asyncio, json, sys
+import asyncio, json, pathlib, sys
 from runner.daemon import serve
 from runner.settings import load
 told = lambda addresses: print(json.dumps({"grpc": addresses.grpc, "http": addresses.http}), flush=True)
-asyncio.run(serve(load(None, {}, json.loads(sys.argv[1])), ready=told))
+chosen = json.loads(sys.argv[1])
+file = chosen.pop("file", None)
+reread = lambda: load(file and pathlib.Path(file), {}, chosen)
+asyncio.run(serve(reread(), ready=told, reread=reread))
 """
 
 
@@ -83,12 +88,17 @@ async def orchestrator() -> AsyncIterator[CountingOrchestrator]:
 class DaemonProcess:
     """A daemon that runs as a process of its own."""
 
-    def __init__(self, process: anyio.abc.Process, addresses: dict[str, str], log: list[str]) -> None:
+    def __init__(self, process: anyio.abc.Process, addresses: dict[str, str], log: list[str], log_grew: Bell) -> None:
         self.process = process
         self.target = addresses["grpc"]
         self.http = f"http://{addresses['http']}"
         #: Its log lines so far.
         self.log = log
+        self._log_grew = log_grew
+
+    async def more_log(self) -> None:
+        """Wait for a line."""
+        await self._log_grew.wait()
 
     async def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; answers the exit code."""
@@ -122,18 +132,19 @@ def launch(tmp_path: Path, orchestrator: CountingOrchestrator) -> Launch:
         } | settings
         command = [sys.executable, "-c", LAUNCH, json.dumps(chosen)]
         log: list[str] = []
+        log_grew = Bell()
         async with (
             await anyio.open_process(command, stdin=None, stdout=PIPE, stderr=PIPE) as process,
             anyio.create_task_group() as reading,
         ):
             assert process.stdout is not None
-            reading.start_soon(_collect, process, log)
+            reading.start_soon(_collect, process, log, log_grew)
             try:
                 with anyio.fail_after(30):
                     told = await TextReceiveStream(process.stdout).receive()
             except anyio.EndOfStream:
-                pytest.fail("the daemon did not start:\n" + "".join(log))
-            yield DaemonProcess(process, json.loads(told.splitlines()[0]), log)
+                raise AssertionError("the daemon did not start:\n" + "".join(log)) from None
+            yield DaemonProcess(process, json.loads(told.splitlines()[0]), log, log_grew)
             if process.returncode is None:
                 process.kill()
             await process.wait()
@@ -141,7 +152,8 @@ def launch(tmp_path: Path, orchestrator: CountingOrchestrator) -> Launch:
     return launching
 
 
-async def _collect(process: anyio.abc.Process, log: list[str]) -> None:
+async def _collect(process: anyio.abc.Process, log: list[str], log_grew: Bell) -> None:
     assert process.stderr is not None
     async for text in TextReceiveStream(process.stderr):
-        log.append(text)  # noqa: PERF401  readers want the lines so far
+        log.append(text)
+        log_grew.ring()
