@@ -23,6 +23,7 @@ _TELLING_ESCAPE = re.compile(rb"\\u00(?:00|22|3[aA])")
 #: Dollar and opening brace.
 _REFERRING_ESCAPE = re.compile(rb"\\u00(?:24|7[bB])")
 _LONGEST_INTEGER = 20
+_LONG_DIGITS = re.compile("[0-9]{1000}")
 #: A tree of wanted paths.
 Wanted = dict[str | int, Any]
 
@@ -53,12 +54,18 @@ def _is_sound(data: bytes, value: Any, report: Report) -> bool:
     """
     limits = report.limits
     return (
-        len(data) <= limits.max_string
+        (len(data) <= limits.max_string or _longest_text(data) <= limits.max_string)
         and (data.count(b"{") + data.count(b"[") <= limits.depth or _is_shallow(value, limits.depth))
         and data.count(b'":') == msgspec.json.encode(value).count(b'":')
         and not any(colon in data for colon in _SPACED_COLONS)
         and not (b"\\u00" in data and _TELLING_ESCAPE.search(data))
     )
+
+
+def _longest_text(data: bytes) -> int:
+    """Bytes of the longest text in sound JSON, or of what stands between two."""
+    unescaped = data.replace(b"\\\\", b"..").replace(b'\\"', b"..")
+    return max(map(len, unescaped.split(b'"')))
 
 
 def _is_shallow(value: Any, depth: int) -> bool:
@@ -81,7 +88,7 @@ def _second_look(data: bytes, report: Report) -> Source:
     _check_depth(text, report)
     doubled = _Doubled()
     try:
-        value = json.JSONDecoder(object_pairs_hook=doubled.object, parse_int=_integer).decode(text)
+        value = _decoder(text, doubled).decode(text)
     except json.JSONDecodeError as e:
         message = f"Not valid JSON: {e.msg[0].lower()}{e.msg[1:]}."
         raise report.fatal("SYNTAX", message, position=(e.lineno, e.colno)) from None
@@ -102,6 +109,18 @@ class _Doubled:
         if len(made) < len(pairs):
             self.found = True
         return made
+
+    def after(self, end: int) -> tuple[bool, int]:
+        """Whether there was one since the last time, with what the caller knows beside it."""
+        found, self.found = self.found, False
+        return found, end
+
+
+def _decoder(text: str, doubled: _Doubled | None = None) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=doubled.object if doubled else None,
+        parse_int=_integer if _LONG_DIGITS.search(text) else None,
+    )
 
 
 def _integer(digits: str) -> int:
@@ -126,14 +145,18 @@ def _check_depth(text: str, report: Report) -> None:
             depth -= 1
 
 
+def _scanner(decoder: json.JSONDecoder) -> Callable[[str, int], tuple[Any, int]]:
+    """(text, index) → the value there, and the index after it."""
+    scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
+    return scan
+
+
 class _Places:
     """Finds where the values of a text stand that is known to be JSON."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._doubled = _Doubled()
-        decoder = json.JSONDecoder(object_pairs_hook=self._doubled.object, parse_int=_integer)
-        self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
+        self._scan = _scanner(_decoder(text))
         self._found: dict[Path, tuple[int, int]] = {}
 
     def locate(self, paths: Sequence[Path]) -> Mapping[Path, tuple[Position, Position]]:
@@ -181,12 +204,13 @@ class _Places:
 
     def report_doubled(self, report: Report) -> None:
         """Report each key that stands twice in its object."""
-        self._report_doubled(self._skip_space(0), (), report)
+        doubled = _Doubled()
+        scan = _scanner(_decoder(self._text, doubled))
+        self._report_doubled(self._skip_space(0), (), report, lambda start: doubled.after(scan(self._text, start)[1]))
 
-    def _report_doubled(self, start: int, path: Path, report: Report) -> int:
-        self._doubled.found = False
-        end = self._after(start)
-        if not self._doubled.found or report.full:
+    def _report_doubled(self, start: int, path: Path, report: Report, look: Callable[[int], tuple[bool, int]]) -> int:
+        found, end = look(start)
+        if not found or report.full:
             return end
         seen: set[str | int] = set()
 
@@ -196,7 +220,7 @@ class _Places:
                 message = f"The key `{shown(str(step))}` stands twice in its object."
                 report.error("DUPLICATE_KEY", inner, message, position=position_at(self._text, at_key))
             seen.add(step)
-            return self._report_doubled(at_value, inner, report)
+            return self._report_doubled(at_value, inner, report, look)
 
         return self._visit(start, visit)
 
@@ -218,7 +242,7 @@ class _Places:
         return index + 1
 
     def _after(self, start: int) -> int:
-        return int(self._scan(self._text, start)[1])
+        return self._scan(self._text, start)[1]
 
     def _skip_space(self, index: int) -> int:
         match = _SPACE.match(self._text, index)

@@ -40,13 +40,29 @@ def _container(value: list[Any] | tuple[Any, ...] | dict[Any, Any], path: Path, 
         return None
     if isinstance(value, dict):
         return _object(value, path, report)
-    return [_value(item, (*path, index), report) for index, item in enumerate(value)]
+    longest = report.limits.max_string
+    return [
+        item if _is_sound(item, longest) else _value(item, (*path, index), report) for index, item in enumerate(value)
+    ]
+
+
+def _is_sound(value: Any, longest: int) -> bool:
+    """True of most values: what costs little to know before a path is made for them."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= longest and value.isascii() and "\0" not in value
+    if kind is int:
+        return bool(_SMALLEST <= value <= _GREATEST)
+    return value is None or kind is bool
 
 
 def _object(value: dict[Any, Any], path: Path, report: Report) -> dict[str, Any]:
     kept = {}
+    longest = report.limits.max_string
     for key, item in value.items():
-        if isinstance(key, str):
+        if type(key) is str and _is_sound(key, longest) and _is_sound(item, longest):
+            kept[key] = item
+        elif isinstance(key, str):
             kept[_text(key, (*path, key), report)] = _value(item, (*path, key), report)
         else:
             bad_key(key, path, report)

@@ -96,6 +96,8 @@ class _Composer:
         #: None while the value is not complete: an alias to it would be endless.
         self._anchors: dict[str, _Node | None] = {}
         self._aliases = 0
+        #: Characters and nodes that aliases stood for so far.
+        self._grown = 0
 
     def document(self) -> _Node:
         """The only document.
@@ -138,6 +140,8 @@ class _Composer:
         node = self._anchors[name]
         if node is None:
             raise self._fatal("RECURSIVE_ALIAS", f"`*{shown(name)}` stands inside of what it names.", path, event)
+        self._grown += node.size
+        self._check_size(self._grown, path, event)
         return node._replace(place=_Place(_position(event), node.place.parts))
 
     def _container(self, event: Any, path: Path) -> _Node:
@@ -146,11 +150,14 @@ class _Composer:
         if event.tag not in _CONTAINER_TAGS:
             self._bad_tag(event, path)
         node = self._mapping(event, path) if isinstance(event, MappingStartEvent) else self._sequence(event, path)
+        self._check_size(node.size, path, event)
+        return node
+
+    def _check_size(self, size: int, path: Path, event: Any) -> None:
         limit = self._report.limits.max_bytes
-        if node.size > limit:
+        if size > limit:
             message = f"With its aliases followed it is larger than setting `descriptor.max_bytes` allows ({limit})."
             raise self._fatal("TOO_LARGE", message, path, event)
-        return node
 
     def _sequence(self, start: Any, path: Path) -> _Node:
         values: list[Any] = []
