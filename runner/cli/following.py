@@ -186,7 +186,7 @@ def run(followed: Followed, server: str, *, patience: float, after: int = 0) -> 
 
     Raises KeyboardInterrupt: after it was said.
     """
-    from runner.cli.options import connected
+    from runner.cli.options import command, connected
 
     async def follow() -> None:
         async with connected(server, patience=patience) as client:
@@ -197,15 +197,16 @@ def run(followed: Followed, server: str, *, patience: float, after: int = 0) -> 
     except KeyboardInterrupt:
         for view in followed.views:
             if not view.state.terminal:
-                output.notice(
-                    f"job {view.id} runs on; watch it: alt-runner watch {view.id} --after {view.sequence}"
-                    f" · cancel it: alt-runner cancel {view.id}"
-                )
+                output.notice(f"job {view.id} runs on")
+                output.notice(f"  watch it again: {command(f'watch {view.id} --after {view.sequence}', server)}")
+                output.notice(f"  cancel it: {command(f'cancel {view.id}', server)}")
         raise
 
 
-def summarise(followed: Followed, *, as_json: bool) -> None:
+def summarise(followed: Followed, server: str, *, as_json: bool) -> None:
     """A line for each job, and where to look next."""
+    from runner.cli.options import command
+
     for error in followed.errors.values():
         output.notice(f"alt-runner: {error}")
     if as_json:
@@ -213,4 +214,4 @@ def summarise(followed: Followed, *, as_json: bool) -> None:
     for view in followed.views:
         if view.state.terminal:
             output.line(sentences.ended(view))
-            output.notice(f"  see its record: alt-runner last show {view.id}")
+            output.notice(f"  see its record: {command(f'last show {view.id}', server)}")

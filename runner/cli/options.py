@@ -90,6 +90,11 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(main)
 
 
+def command(words: str, server: str) -> str:
+    """A command line for the same daemon, to be copied."""
+    return f"alt-runner {words}" + ("" if server == DEFAULT_SERVER else f" --server {server}")
+
+
 def connected(server: str, *, patience: float = PATIENCE) -> Client:
     """A client, to be opened with `async with`."""
     from runner.client import Client

@@ -98,7 +98,7 @@ def _follow(jobs: list[str], server: str, *, as_json: bool) -> Exit:
 
     followed = following.Followed(jobs, following.audience(as_json=as_json))
     following.run(followed, server, patience=options.WATCH_PATIENCE)
-    following.summarise(followed, as_json=as_json)
+    following.summarise(followed, server, as_json=as_json)
     return followed.exit()
 
 
@@ -118,11 +118,12 @@ async def _submit(
                 if codes[-1] is Exit.UNREACHABLE:
                     break
             else:
+                _tell_accepted(descriptor, response, as_json=as_json)
                 if not request["validate_only"]:
                     jobs.append(response.job.job_id)
-                _tell_accepted(
-                    descriptor, response, only_checked=request["validate_only"], quiet=quiet, as_json=as_json
-                )
+                    if not quiet and not as_json:
+                        output.line(jobs[-1])
+                        output.notice(f"  watch it: {options.command(f'watch {jobs[-1]}', server)}")
     return jobs, worst(codes)
 
 
@@ -130,18 +131,18 @@ async def _sent(client: Client, descriptor: Descriptor, request: dict[str, Any])
     return await client.submit(descriptor.content, content_type=descriptor.content_type, **request)
 
 
-def _tell_accepted(descriptor: Descriptor, response: Any, *, only_checked: bool, quiet: bool, as_json: bool) -> None:
+def _tell_accepted(descriptor: Descriptor, response: Any, *, as_json: bool) -> None:
     from runner import frames
+    from runner.cli import diagnostics
 
     warnings = [frames.finding(warning) for warning in response.warnings]
+    only_checked = not response.HasField("job")
     if as_json:
         told: dict[str, Any] = {"file": descriptor.name, "warnings": [output.finding_json(one) for one in warnings]}
         if not only_checked:
             told |= {"job": output.message_json(response.job), "replayed": response.replayed}
         output.json_line(told)
         return
-    from runner.cli import diagnostics
-
     stderr = output.console(stderr=True)
     for text in diagnostics.diagnose(descriptor, (), warnings):
         stderr.print(text)
@@ -150,10 +151,8 @@ def _tell_accepted(descriptor: Descriptor, response: Any, *, only_checked: bool,
         return
     job = response.job
     again = ", which was submitted before" if response.replayed else ""
-    output.notice(f"{descriptor.name}: accepted “{job.title}”, {job.task_counts.total} tasks, queue {job.queue}{again}")
-    if not quiet:
-        output.line(job.job_id)
-        output.notice(f"  watch it: alt-runner watch {job.job_id}")
+    tasks = f"{job.task_counts.total} task{'s' * (job.task_counts.total != 1)}"
+    output.notice(f"{descriptor.name}: accepted “{job.title}”, {tasks}, queue {job.queue}{again}")
 
 
 def _tell_refused(descriptor: Descriptor, error: RunnerError, code: Exit, *, as_json: bool) -> None:

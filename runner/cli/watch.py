@@ -32,5 +32,5 @@ def watch(
 
     followed = following.Followed(job, following.audience(as_json=as_json))
     following.run(followed, server, patience=patience, after=after)
-    following.summarise(followed, as_json=as_json)
+    following.summarise(followed, server, as_json=as_json)
     raise typer.Exit(followed.exit())

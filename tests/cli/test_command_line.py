@@ -1,0 +1,103 @@
+"""What all commands share: start-up, help, usage, errors, pipes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+from runner import __version__
+from tests.cli.processes import CommandLine, Write
+
+
+def test_the_package_installs_it_as_alt_runner() -> None:
+    (script,) = entry_points(group="console_scripts", name="alt-runner")
+    assert script.value == "runner.cli:main"
+
+
+def test_help_answers_without_loading_what_only_commands_need(command: CommandLine) -> None:
+    """Start-up stays fast: the weight is in gRPC, SQLAlchemy, aiohttp and rich."""
+    heavy = ("grpc", "sqlalchemy", "aiohttp", "rich", "litestar", "asyncio", "runner.daemon", "runner.settings")
+    program = (
+        "import sys, runner.cli\n"
+        "sys.argv = ['alt-runner', '--help']\n"
+        "try: runner.cli.main()\n"
+        f"except SystemExit: print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=command.environment(), check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_tells_every_command_and_exit_code(command: CommandLine) -> None:
+    done = command.process("--help")
+    for word in ("submit", "watch", "get", "list", "cancel", "validate", "serve", "doctor", "simulate-", "last"):
+        assert f"\n  {word}" in done.out
+    assert "\n  3    a watched job partially succeeded" in done.out
+    assert done.code == 0
+    assert command("--version").out == f"alt-runner {__version__}\n"
+
+
+def test_a_wrong_command_line_exits_with_2_and_says_what_was_meant(command: CommandLine) -> None:
+    done = command("submot")
+    assert (done.code, done.out) == (2, "")
+    assert "Did you mean 'submit'?" in done.err
+    done = command("--server", "no:port:here", "list")
+    assert done.code == 2
+    assert "write it as host:port" in done.err
+
+
+def test_nobody_at_the_address_exits_with_7_and_says_how_to_start_a_daemon(command: CommandLine) -> None:
+    done = command.process("--server", "127.0.0.1:1", "list")
+    assert (done.code, done.out) == (7, "")
+    assert "start one with `alt-runner serve`" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_with_json_an_error_is_an_object_on_standard_error(alt: CommandLine) -> None:
+    """Both before and after the command, as all shared options."""
+    for arguments in (("--json", "get", "nothing"), ("get", "nothing", "--json")):
+        done = alt(*arguments)
+        assert (done.code, done.out) == (8, "")
+        assert '"reason": "JOB_NOT_FOUND"' in done.err
+        assert '"exit_code": 8' in done.err
+
+
+def test_a_defect_is_told_as_one_without_a_traceback(command: CommandLine) -> None:
+    program = "import sys, runner.cli as cli\nsys.excepthook = cli._defect\nlen(5)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=command.environment(), check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "alt-runner: this is a defect, please report it: TypeError: object of type 'int' has no len() (at __main__:3)\n"
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error(alt: CommandLine, descriptor: Write) -> None:
+    """As in `alt-runner watch JOB | head -1`."""
+    job = alt("submit", descriptor(a={"task_type": "delay", "duration_seconds": 0.5})).out.strip()
+    with alt.started("watch", job) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "#1 accepted" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == 141
+        assert process.stderr.read() == ""
+
+
+def test_completion_is_there_for_shells(command: CommandLine) -> None:
+    done = command.process(
+        env={"_ALT_RUNNER_COMPLETE": "complete_bash", "COMP_WORDS": "alt-runner sub", "COMP_CWORD": "1"}
+    )
+    assert done.out.split() == ["submit"]
+
+
+def test_what_is_piped_has_no_colours(alt: CommandLine, daemon: Any, descriptor: Write) -> None:
+    alt("submit", descriptor(a={"task_type": "delay", "duration_seconds": 0.01}), "--watch")
+    for arguments in (("list",), ("validate", "job.alt"), ("doctor", "--data-dir", daemon["directory"])):
+        done = alt(*arguments)
+        assert done.out
+        assert "\x1b" not in done.out + done.err

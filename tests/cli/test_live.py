@@ -1,0 +1,65 @@
+"""The live view, on a real terminal: a pseudo one."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+
+from tests.cli.processes import PROGRAM, CommandLine, Write
+
+_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def on_a_terminal(alt: CommandLine, *arguments: str, **env: str) -> tuple[int, str]:
+    """Exit code, and everything that was drawn."""
+    ours, theirs = pty.openpty()
+    environment = alt.environment({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **env})
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=alt.directory, env=environment
+    ) as process:
+        os.close(theirs)
+        drawn = b""
+        while chunk := _read(ours):
+            drawn += chunk
+        os.close(ours)
+        return process.wait(30), drawn.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:
+        return b""  # Linux says EIO once the other end is closed.
+
+
+def test_a_terminal_gets_bars_and_streamed_text_and_a_pipe_gets_lines(alt: CommandLine, descriptor: Write) -> None:
+    file = descriptor(title="Drawn", wait={"task_type": "delay", "duration_seconds": 0.6}, ask={"prompt": "Tell me"})
+    code, drawn = on_a_terminal(alt, "submit", str(file), "--watch")
+    assert code == 0
+    text = _SEQUENCE.sub("", drawn)
+    assert re.search(r"● Drawn +[━╸╺]+", text)
+    assert re.search(r"● wait +[━╸╺]+ +\d+ ms", text)
+    assert re.search(r"✓ Drawn +━+ +100%  2/2 tasks", text)
+    assert "✓ wait                       succeeded" in text
+    assert "\x1b[32m" in drawn
+    assert "#1 accepted" not in text
+    lines = alt("submit", file, "--watch").out
+    assert "#1 accepted “Drawn”" in lines
+    assert "━" not in lines
+    assert "\x1b" not in lines
+
+
+def test_no_color_is_respected_on_a_terminal(alt: CommandLine, descriptor: Write) -> None:
+    file = descriptor(title="Grey", a={"task_type": "delay", "duration_seconds": 0.02})
+    _, drawn = on_a_terminal(alt, "submit", str(file), "--watch", NO_COLOR="1")
+    assert "Grey" in drawn
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", drawn)
+
+
+def test_more_tasks_than_lines_are_summed_up(alt: CommandLine, descriptor: Write) -> None:
+    tasks = {f"t{number}": {"task_type": "delay", "duration_seconds": 0.3} for number in range(40)}
+    code, drawn = on_a_terminal(alt, "submit", str(descriptor(title="Many", **tasks)), "--watch", LINES="12")
+    assert code == 0
+    assert re.search(r"… \d+ more tasks; \d+ of 40 succeeded", _SEQUENCE.sub("", drawn))

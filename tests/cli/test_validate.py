@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from runner.cli.exits import Exit
+from tests.cli.processes import CommandLine, Write
+
+
+def test_descriptors_are_checked_without_a_daemon(command: CommandLine, descriptor: Write) -> None:
+    file = descriptor(title="Fine", a={"prompt": "x"})
+    done = command("validate", file)
+    assert (done.code, done.out) == (0, f"✓ {file}: “Fine”, 1 task, dialect tasks 1.0\n")
+    told = command("validate", "--json", file).json
+    assert told == {
+        "file": str(file),
+        "valid": True,
+        "alt_id": "a",
+        "title": "Fine",
+        "dialect": "tasks",
+        "version": "1.0",
+        "task_count": 1,
+        "errors": [],
+        "warnings": [],
+    }
+
+
+def test_all_that_is_wrong_is_told_at_once_and_the_good_files_too(command: CommandLine, descriptor: Write) -> None:
+    good = descriptor("good.alt", a={"prompt": "x"})
+    wrong = b'{"id": "", "version": "9", "created_at": "now", "title": 5, "tasks": []}'
+    done = command("validate", "-", good, stdin=wrong)
+    assert done.code == Exit.REJECTED
+    assert done.out.count("<stdin>:1:") == 5
+    assert "✗ <stdin>: 5 errors\n" in done.out
+    assert "✓ " in done.out
+    told = command("validate", "-", good, "--json", stdin=wrong).lines
+    assert [one["valid"] for one in told] == [False, True]
+    assert all(finding["line"] == 1 and finding["column"] and finding["reason"] for finding in told[0]["errors"])
+
+
+def test_formats_are_known_by_their_names(command: CommandLine) -> None:
+    (command.directory / "x.alt.yaml").write_text("{")
+    assert "Not valid YAML" in command("validate", "x.alt.yaml").out
+    (command.directory / "x.json").write_bytes(b"\x00\xff")
+    assert command("validate", "x.json").code == Exit.REJECTED
