@@ -312,7 +312,7 @@ def _engine(path: Path, settings: LedgerSettings, *, begin: str, connections: in
         "synchronous = FULL",
         "foreign_keys = ON",
         "cache_size = -16384",
-        # A job alone writes 37 pages of log, and one in 27 would meet a checkpoint of the default 1000: that is its p99.
+        # A job alone writes 37 pages of log; one in 27 would meet a checkpoint at the default of 1000, and set the p99.
         # Now one in 108 does, and 8 % less is written.
         "wal_autocheckpoint = 4000",
         "journal_size_limit = 67108864",
