@@ -55,7 +55,7 @@ def _is_sound(data: bytes, value: Any, report: Report) -> bool:
     limits = report.limits
     return (
         (len(data) <= limits.max_string or _longest_text(data) <= limits.max_string)
-        and (data.count(b"{") + data.count(b"[") <= limits.depth or _is_shallow(value, limits.depth))
+        and (data.count(b"{") + data.count(b"[") <= report.depth or _is_shallow(value, report.depth))
         and data.count(b'":') == msgspec.json.encode(value).count(b'":')
         and not any(colon in data for colon in _SPACED_COLONS)
         and not (b"\\u00" in data and _TELLING_ESCAPE.search(data))
@@ -63,9 +63,9 @@ def _is_sound(data: bytes, value: Any, report: Report) -> bool:
 
 
 def _longest_text(data: bytes) -> int:
-    """Bytes of the longest text in sound JSON, or of what stands between two."""
+    """Bytes of the longest text in sound JSON."""
     unescaped = data.replace(b"\\\\", b"..").replace(b'\\"', b"..")
-    return max(map(len, unescaped.split(b'"')))
+    return max(map(len, unescaped.split(b'"')[1::2]), default=0)
 
 
 def _is_shallow(value: Any, depth: int) -> bool:
@@ -132,14 +132,14 @@ def _integer(digits: str) -> int:
 
 def _check_depth(text: str, report: Report) -> None:
     """Before parsing: the parsers below recurse."""
-    if text.count("[") + text.count("{") <= report.limits.depth:
+    if text.count("[") + text.count("{") <= report.depth:
         return
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         character = text[match.start()]
         if character in "[{":
             depth += 1
-            if depth > report.limits.depth:
+            if depth > report.depth:
                 raise report.fatal("TOO_DEEP", too_deep(report), position=position_at(text, match.start()))
         elif character != '"':
             depth -= 1

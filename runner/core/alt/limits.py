@@ -33,7 +33,3 @@ class DescriptorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_id: int = 256
     #: Errors told in one answer; as many warnings.
     max_findings: int = 100
-
-    @property
-    def depth(self) -> int:
-        return min(self.max_depth, DEEPEST)

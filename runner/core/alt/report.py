@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from runner.core.alt.limits import DescriptorLimits
+from runner.core.alt.limits import DEEPEST, DescriptorLimits
 from runner.core.findings import Finding
 
 #: Steps from the root of a descriptor: keys and indices.
@@ -53,6 +53,8 @@ class Report:
 
     def __init__(self, limits: DescriptorLimits) -> None:
         self.limits = limits
+        #: How deep containers may be nested.
+        self.depth = min(limits.max_depth, DEEPEST)
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         #: Keys of the file that were read under another name.

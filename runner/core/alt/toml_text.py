@@ -44,7 +44,7 @@ def read_toml(data: bytes, report: Report) -> Source:
 
 def _check_depth(text: str, report: Report) -> None:
     """Before parsing: tomllib recurses, and takes time quadratic in the dots of one key."""
-    limit, depth, dots = report.limits.depth, 0, 0
+    limit, depth, dots = report.depth, 0, 0
     for match in _TOKEN.finditer(text):
         mark = match[0]
         depth += (mark in {"[", "{"}) - (mark in {"]", "}"})

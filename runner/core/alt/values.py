@@ -35,7 +35,7 @@ def _value(value: Any, path: Path, report: Report) -> Any:
 
 
 def _container(value: list[Any] | tuple[Any, ...] | dict[Any, Any], path: Path, report: Report) -> Any:
-    if len(path) >= report.limits.depth:
+    if len(path) >= report.depth:
         report.error("TOO_DEEP", path, too_deep(report))
         return None
     if isinstance(value, dict):
@@ -125,4 +125,4 @@ def _text(value: str, path: Path, report: Report) -> str:
 
 
 def too_deep(report: Report) -> str:
-    return f"Nested deeper than setting `descriptor.max_depth` allows ({report.limits.depth})."
+    return f"Nested deeper than setting `descriptor.max_depth` allows ({report.depth})."

@@ -145,7 +145,7 @@ class _Composer:
         return node._replace(place=_Place(_position(event), node.place.parts))
 
     def _container(self, event: Any, path: Path) -> _Node:
-        if len(path) >= self._report.limits.depth:
+        if len(path) >= self._report.depth:
             raise self._fatal("TOO_DEEP", too_deep(self._report), path, event)
         if event.tag not in _CONTAINER_TAGS:
             self._bad_tag(event, path)
