@@ -5,25 +5,37 @@ The one place that may catch Exception: a handler is other people's code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import anyio
 import msgspec
 
 from runner.core import references
 from runner.core.errors import AttemptError
-from runner.core.events import AttemptOutput, AttemptProgressed, Event
+from runner.core.events import AttemptOutput, AttemptProgressed, Event, Usage
 from runner.core.plan import JobId, Plan, TaskPlan
+from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
-from runner.ports import Attempt, Handler, Outcome, Secrets
+from runner.ports import Attempt, FileLeft, Handler, Outcome, Secrets
 
 #: Characters of streamed text that may wait for a commit before `output` makes its handler wait.
-MAX_UNCOMMITTED_TEXT = 64 * 1024
+MAX_UNCOMMITTED_TEXT: Final = 64 * 1024
+#: Characters of text in one event, so that a response stays under 1 MiB.
+MAX_PIECE: Final = 32 * 1024
+#: Characters of a message in an event; the rest is cut off.
+MAX_MESSAGE: Final = 4_000
+#: Counts are 64-bit on the wire.
+MAX_COUNT: Final = 2**63 - 1
 
 
 class Stopped(msgspec.Struct, frozen=True):
     """The attempt was told to stop, and did."""
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """The attempt was cut off without an outcome: its runner shuts down, and another one starts it anew."""
 
 
 class Succeeded(msgspec.Struct, frozen=True):
@@ -35,13 +47,13 @@ class Succeeded(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The attempt failed or was put off, with every secret taken out of the message."""
+    """The attempt failed or was put off, with every secret taken out of what it tells."""
 
     error: AttemptError
     message: str
 
 
-Result = Succeeded | Failed | Stopped
+Result = Succeeded | Failed | Stopped | Interrupted
 
 
 class LiveAttempt(Attempt):
@@ -55,6 +67,7 @@ class LiveAttempt(Attempt):
         task: TaskPlan,
         number: int,
         timeout: float,
+        ends_with_job: bool,
         secrets: Secrets,
         changed: Callable[[], None],
     ) -> None:
@@ -68,6 +81,10 @@ class LiveAttempt(Attempt):
         #: Cancelling it stops the attempt at once; its deadline is the attempt's.
         self.scope = anyio.CancelScope(deadline=anyio.current_time() + timeout)
         self.stopped = False
+        #: Whether it was the job's deadline that ended it.
+        self.overdue = False
+        self._interrupted = False
+        self._ends_with_job = ends_with_job
         self._stopping = anyio.Event()
         self._secrets = secrets
         self._seen: dict[str, str] = {}
@@ -92,12 +109,16 @@ class LiveAttempt(Attempt):
         total: int | None = None,
         message: str = "",
     ) -> None:
-        told = self._redaction.text(message)
+        told = self._told(message)
+        for count in (completed, total):
+            _check_count(count)
+        if fraction is not None and not isinstance(fraction, int | float):
+            raise TypeError(f"a fraction is a number from 0 to 1, not {type(fraction).__name__}")
         self._progress = AttemptProgressed(self.task.id, self.number, fraction, completed, total, told)
         self._changed()
 
     async def output(self, text: str) -> None:
-        self._say(self._redaction.feed(text))
+        self._say(self._redaction.feed(_sound(text)))
         while self._waiting > MAX_UNCOMMITTED_TEXT:
             await self._drained.wait()
 
@@ -113,13 +134,20 @@ class LiveAttempt(Attempt):
             self._stopping.set()
             self.scope.deadline = min(self.scope.deadline, anyio.current_time() + grace)
 
+    def interrupt(self) -> None:
+        """Cancel the handler at once; unless it ends all the same, the attempt has no outcome."""
+        self._interrupted = True
+        self.scope.cancel()
+
     def drain(self) -> list[Event]:
-        """What was told since the last call, coalesced: at most the newest progress and one piece of text."""
+        """What was told since the last call, coalesced: at most the newest progress, and text in few pieces."""
         events: list[Event] = []
         if self._text:
             text = "".join(self._text)
-            events.append(AttemptOutput(self.task.id, self.number, self._offset, text))
-            self._offset += len(text)
+            for start in range(0, len(text), MAX_PIECE):
+                piece = text[start : start + MAX_PIECE]
+                events.append(AttemptOutput(self.task.id, self.number, self._offset, piece))
+                self._offset += len(piece)
             self._text.clear()
             self._waiting = 0
             self._drained.set()
@@ -129,40 +157,78 @@ class LiveAttempt(Attempt):
             self._progress = None
         return events
 
-    @property
-    def has_news(self) -> bool:
-        return bool(self._text) or self._progress is not None
-
-    async def run(self, handler: Handler, scope: references.Scope) -> Result:
+    async def run(self, handler: Handler, scope: Callable[[], Awaitable[references.Scope]]) -> Result:
         """Resolve the parameters, run the handler, and answer how it ended. Raises nothing but cancellation."""
         try:
+            reachable = await scope()
             with self.scope:
-                self.parameters = references.resolve(self.task.parameters, self._watching_secrets(scope))
-                self._redaction = Redaction(self._seen)
+                self.parameters = references.resolve(self.task.parameters, self._watching_secrets(reachable))
                 outcome = await handler.run(self)
                 self._say(self._redaction.flush())
                 return self._succeeded(outcome)
         except AttemptError as error:
             return self._failed(error)
-        except Exception as error:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return self._failed(AttemptError("HANDLER_ERROR", text, retryable=False))
+        # SystemExit: a task that calls sys.exit() ends itself, not the daemon.
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
+            return self._broke(error)
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # asyncio: it awaited something that others had cancelled. Nobody cancelled us, and the job must hear of it.
+            return self._broke(error)
+        return self._cut_off()
+
+    def _cut_off(self) -> Result:
+        """What it means that the scope ended it."""
+        if self._interrupted:
+            return Interrupted()
         if self.stopped:
             return Stopped()
+        self.overdue = self._ends_with_job
         return self._failed(AttemptError("TIMED_OUT", "the attempt ran out of time", retryable=True))
 
     def _succeeded(self, outcome: Outcome) -> Result:
         try:
             output = msgspec.json.encode(self._redaction.value(msgspec.to_builtins(outcome.output)))
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, RecursionError) as error:
             return self._failed(AttemptError("BAD_OUTPUT", f"the output is not JSON: {error}", retryable=False))
-        files = tuple(
-            msgspec.structs.replace(left, content=self._redaction.data(left.content)) for left in outcome.files
+        clean = Outcome(
+            files=tuple(map(self._clean_file, outcome.files)),
+            usage=_checked(outcome.usage),
+            endpoint=self._told(outcome.endpoint),
+            model=self._told(outcome.model),
         )
-        return Succeeded(msgspec.structs.replace(outcome, output=None, files=files), output)
+        return Succeeded(clean, output)
+
+    def _clean_file(self, left: FileLeft) -> FileLeft:
+        if not isinstance(left.content, bytes):
+            raise TypeError(f"the content of a file is bytes, not {type(left.content).__name__}")
+        return FileLeft(
+            self._told(left.name),
+            self._redaction.data(left.content),
+            self._told(left.mime_type),
+            ArtifactType(left.artifact_type).value,
+        )
+
+    def _broke(self, error: BaseException) -> Failed:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return self._failed(AttemptError("HANDLER_ERROR", text, retryable=False))
 
     def _failed(self, error: AttemptError) -> Failed:
-        return Failed(error, self._redaction.text(error.message))
+        """What the error tells is made fit to be stored, in place."""
+        error.reason, error.endpoint, error.model = map(self._told, (error.reason, error.endpoint, error.model))
+        try:
+            error.usage = _checked(error.usage)
+        except (TypeError, ValueError):
+            error.usage = None
+        return Failed(error, self._told(error.message))
+
+    def _told(self, text: str) -> str:
+        """A text as it may stand in an event: without secrets, of bounded length, fit for UTF-8."""
+        told = self._redaction.text(_sound(text))
+        if len(told) <= MAX_MESSAGE:
+            return told
+        return f"{told[:MAX_MESSAGE]}… ({len(told) - MAX_MESSAGE} more characters)"
 
     def _say(self, text: str) -> None:
         if text:
@@ -192,3 +258,24 @@ def no_secret(name: str) -> str | None:
 def scope_for(job_id: JobId, inputs: Mapping[str, Any], output: Callable[[str], Any]) -> references.Scope:
     """What a task's references may reach, short of secrets, which only the attempt resolves."""
     return references.Scope(output=output, inputs=inputs, job_id=job_id, secret=no_secret)
+
+
+def _sound(text: str) -> str:
+    """Half of a surrogate pair, which JSON may hold and UTF-8 may not, becomes a question mark."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text is a str, not {type(text).__name__}")
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode()
+
+
+def _check_count(count: int | None) -> None:
+    if count is not None and (type(count) is not int or not 0 <= count <= MAX_COUNT):
+        raise ValueError(f"a count is a whole number, not {count!r}")
+
+
+def _checked(usage: Usage | None) -> Usage | None:
+    if usage is not None:
+        for count in msgspec.structs.astuple(usage):
+            _check_count(count)
+    return usage

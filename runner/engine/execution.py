@@ -7,8 +7,9 @@ attempt begins, before the frame that says so is durable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio
 import anyio.abc
@@ -22,7 +23,6 @@ from runner.core.events import (
     AttemptFailed,
     AttemptParked,
     AttemptStarted,
-    AttemptSucceeded,
     Event,
     Failure,
     JobCancelling,
@@ -39,15 +39,21 @@ from runner.core.job import Append, Claim, Ending, StoredArtifact
 from runner.core.last import compose, seal
 from runner.core.plan import Instant, Plan, TaskId
 from runner.core.retry import retry_at
-from runner.engine.attempt import Failed, LiveAttempt, Result, Stopped, Succeeded, scope_for
+from runner.engine.attempt import Failed, Interrupted, LiveAttempt, Result, Stopped, Succeeded, scope_for
 from runner.engine.bell import Bell
 from runner.engine.deposits import deposit
 from runner.engine.equipment import Equipment
 from runner.engine.slots import Place
+from runner.engine.submission import trace_id_of
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 MICROS: Final = 1_000_000
 #: Seconds between two commits that only report progress or text: a stream of tokens costs 20 commits a second at most.
 REPORT_INTERVAL: Final = 0.05
+#: Microseconds that a parked task waits at least.
+SHORTEST_PARK: Final = 100_000
 #: Bounds of one frame, so that a response stays under 1 MiB.
 FRAME_EVENTS: Final = 2_000
 FRAME_BYTES: Final = 384 * 1024
@@ -62,9 +68,11 @@ class Execution:
         self._claim = claim
         self._summary = claim.summary
         self._with = equipment
-        self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
-        self._inputs: dict[str, Any] = msgspec.json.decode(claim.inputs) if claim.inputs else {}
-        self._run = JobRun(self._plan, deadline=claim.summary.deadline).replay(frames.decode(claim.frames))
+        self._plan: Plan
+        self._inputs: dict[str, Any]
+        self._run: JobRun
+        #: Tasks that have a slot and start with the commit under way.
+        self._starting: list[TaskRun] = []
         self._live: dict[TaskId, LiveAttempt] = {}
         self._ended: list[tuple[LiveAttempt, Result]] = []
         self._uncommitted: list[Recorded] = []
@@ -106,6 +114,7 @@ class Execution:
 
     async def run(self) -> None:
         """Drive the job until it ends, is given back, or is lost to another runner."""
+        self._load()
         try:
             with self._scope:
                 async with anyio.create_task_group() as attempts:
@@ -115,7 +124,16 @@ class Execution:
                         self._with.observer.notice("lease_lost", job_id=self.job_id, token=self.token)
                     attempts.cancel_scope.cancel()
         finally:
+            # A commit that was refused leaves tasks that never began.
+            for _ in self._starting:
+                self._with.slots.give_back()
             self._with.slots.leave(self._place)
+
+    def _load(self) -> None:
+        claim = self._claim
+        self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
+        self._inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
+        self._run = JobRun(self._plan, deadline=claim.summary.deadline).replay(frames.decode(claim.frames))
 
     async def _drive(self, attempts: anyio.abc.TaskGroup) -> None:
         self._record(JobStarted(self._with.runner_id, self.token))
@@ -124,13 +142,14 @@ class Execution:
             self._obey()
             settled = self._now()
             self._uncommitted += self._run.settle(now=settled, max_lost=self._with.settings.max_lost_attempts)
-            starting = self._choose()
+            self._give_back()
+            self._choose()
             self._report()
             await self._commit()
             if self._released or self._run.state is None or self._run.state.terminal:
                 return
-            for task in starting:
-                self._launch(task, attempts)
+            while self._starting:
+                self._launch(self._starting.pop(0), attempts)
             await self._pause(settled)
 
     async def _pause(self, settled: Instant) -> None:
@@ -142,7 +161,7 @@ class Execution:
             waits.append((wakeup - self._now()) / MICROS)
         if self._has_news:
             waits.append(self._reported_at + REPORT_INTERVAL - anyio.current_time())
-        if self._release_at is not None:
+        if self._release_at is not None and not _is_due(self._release_at):
             waits.append(self._release_at - anyio.current_time())
         await self._bell.wait(min(waits, default=None))
 
@@ -151,18 +170,29 @@ class Execution:
         ended, self._ended = self._ended, []
         for live, result in ended:
             del self._live[live.task.id]
+            if isinstance(result, Interrupted):
+                continue
             for event in live.drain():
                 self._record(event)
             self._record(self._outcome(live, result))
 
     def _obey(self) -> None:
-        """Cancellation, `fail_fast`, deadline, shutdown."""
+        """Cancellation and `fail_fast`."""
         if self._cancel_reason is not None and self._run.cancelling is None:
             self._record(JobCancelling(self._cancel_reason))
         if self._run.stopping is not None:
             for live in self._live.values():
                 live.stop(grace=self._grace(live))
-        if self._release_at is not None and (not self._live or anyio.current_time() >= self._release_at):
+
+    def _give_back(self) -> None:
+        """Shutting down: the job is for others as soon as nothing runs here; what overstays its grace is cut off."""
+        if self._release_at is None or self._run.state is not JobState.RUNNING:
+            return
+        if _is_due(self._release_at):
+            for live in self._live.values():
+                live.interrupt()
+        # Not before: another runner would start a task that still runs here.
+        if not self._live:
             self._record(JobReleased(self._with.runner_id, "shutdown"))
             self._released = True
 
@@ -171,27 +201,27 @@ class Execution:
         _, handler = self._with.handler_for(live.task.kind)
         return self._with.settings.cancel_grace_seconds if getattr(handler, "stops_when_asked", False) else 0.0
 
-    def _choose(self) -> list[TaskRun]:
+    def _choose(self) -> None:
         """The tasks that start with this commit: as many as are runnable and have a slot."""
+        slots = self._with.slots
         if self._release_at is not None:
-            return []
-        slots, chosen = self._with.slots, []
+            slots.leave(self._place)
+            return
         for task in self._run.runnable(self._now()):
             if not slots.take(self._place):
                 break
-            chosen.append(task)
+            self._starting.append(task)
         else:
             slots.leave(self._place)
-        for task in chosen:
+        for task in self._starting:
             name, _ = self._with.handler_for(task.plan.kind)
             self._record(AttemptStarted(task.plan.id, len(task.attempts) + 1, name))
-        return chosen
 
     def _report(self) -> None:
         """Progress and text that have waited long enough, or that another commit can carry."""
         if not self._has_news:
             return
-        if not self._uncommitted and anyio.current_time() < self._reported_at + REPORT_INTERVAL:
+        if not self._uncommitted and not _is_due(self._reported_at + REPORT_INTERVAL):
             return
         if self._run.state is not JobState.RUNNING:
             return
@@ -203,14 +233,14 @@ class Execution:
 
     def _launch(self, task: TaskRun, attempts: anyio.abc.TaskGroup) -> None:
         limit = task.plan.timeout or self._with.settings.default_task_timeout_seconds
-        if self._run.deadline is not None:
-            limit = min(limit, (self._run.deadline - self._now()) / MICROS)
+        left = limit if self._run.deadline is None else (self._run.deadline - self._now()) / MICROS
         live = LiveAttempt(
             job_id=self.job_id,
             plan=self._plan,
             task=task.plan,
             number=len(task.attempts),
-            timeout=max(0.0, limit),
+            timeout=max(0.0, min(limit, left)),
+            ends_with_job=left < limit,
             secrets=self._with.secrets,
             changed=self._news,
         )
@@ -224,9 +254,7 @@ class Execution:
         )
         try:
             with spanned as live.traceparent:
-                large = await self._large_outputs(live)
-                scope = scope_for(self.job_id, self._inputs, lambda task_id: self._output(task_id, large))
-                result = await live.run(handler, scope)
+                result = await live.run(handler, partial(self._scope_of, live))
         finally:
             self._with.slots.give_back()
         self._ended.append((live, result))
@@ -240,7 +268,7 @@ class Execution:
                 return self._succeeded(live, result)
             case Failed():
                 return self._failed(live, result)
-            case Stopped():
+            case Stopped() | Interrupted():
                 return TaskCancelled(live.task.id, attempt=live.number, reason=self._run.stopping or "stopped")
 
     def _succeeded(self, live: LiveAttempt, result: Succeeded) -> Event:
@@ -258,12 +286,13 @@ class Execution:
                 task_id,
                 attempt=number,
                 reason=error.wait_reason,
-                until=max(error.until, now + 1),
+                # A time that has passed already must not make a storm of commits.
+                until=max(int(error.until), now + SHORTEST_PARK),
                 endpoint=error.endpoint,
                 message=result.message,
             )
         timed_out = error.reason == "TIMED_OUT"
-        if timed_out and self._run.expired(now):
+        if live.overdue or (timed_out and self._run.expired(now)):
             late = Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran")
             return TaskTimedOut(task_id, attempt=number, failure=late, endpoint=error.endpoint, model=error.model)
         failure = Failure(error.reason, result.message)
@@ -305,6 +334,10 @@ class Execution:
 
     # ------------------------------------------------------------------------------------------------- outputs
 
+    async def _scope_of(self, live: LiveAttempt) -> references.Scope:
+        large = await self._large_outputs(live)
+        return scope_for(self.job_id, self._inputs, lambda task_id: self._output(task_id, large))
+
     def _output(self, task_id: TaskId, large: dict[TaskId, Any]) -> Any:
         if task_id in large:
             return large[task_id]
@@ -315,12 +348,13 @@ class Execution:
         large: dict[TaskId, Any] = {}
         named = {found.name for found in references.find(live.task.parameters) if found.root is references.Root.TASKS}
         for task_id in named:
-            artifact_id = self._run.tasks[task_id].output_artifact_id
-            if artifact_id:
-                content = await self._with.ledger.artifact_bytes(
-                    self.job_id, artifact_id, offset=0, size=self._with.settings.max_output_bytes
-                )
-                large[task_id] = msgspec.json.decode(content)
+            task = self._run.tasks[task_id]
+            for artifact in task.artifacts:
+                if artifact.id == task.output_artifact_id:
+                    content = await self._patiently(
+                        self._with.ledger.artifact_bytes, self.job_id, artifact.id, offset=0, size=artifact.size_bytes
+                    )
+                    large[task_id] = msgspec.json.decode(content)
         return large
 
     # -------------------------------------------------------------------------------------------------- commit
@@ -338,7 +372,8 @@ class Execution:
         for index, chunk in enumerate(chunks):
             frame = frames.encode(chunk)
             whole = index == len(chunks) - 1
-            await self._append(
+            await self._patiently(
+                self._with.ledger.append,
                 Append(
                     job_id=self.job_id,
                     token=self.token,
@@ -349,7 +384,7 @@ class Execution:
                     artifacts=tuple(self._artifacts),
                     ending=self._ending() if frame.terminal else None,
                     release=whole and self._released,
-                )
+                ),
             )
             self._artifacts.clear()
             self._summary = msgspec.structs.replace(
@@ -380,18 +415,16 @@ class Execution:
             return self._run.state
         return JobState.RUNNING if isinstance(chunk[0].event, JobStarted) else None
 
-    async def _append(self, change: Append) -> None:
-        """Commit, waiting for as long as the ledger is away: results are held, not lost.
-
-        Raises LeaseLost: if the job is another runner's now.
-        """
-        async for attempt in AsyncRetrying(
+    async def _patiently(
+        self, verb: Callable[Arguments, Awaitable[Answer]], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Answer:
+        """Call the ledger, waiting for as long as it is away: results are held, not lost."""
+        retrying = AsyncRetrying(
             retry=retry_if_exception_type(LedgerUnavailable),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             sleep=anyio.sleep,
-        ):
-            with attempt:
-                await self._with.ledger.append(change)
+        )
+        return await retrying(verb, *args, **kwargs)
 
     def _ending(self) -> Ending:
         execution_id = self._with.new_id()
@@ -404,10 +437,9 @@ class Execution:
             record_id=self._with.new_id(),
             execution_id=execution_id,
             runner_id=self._with.runner_id,
-            trace_id=self._claim.traceparent.split("-")[1] if self._claim.traceparent else "",
+            trace_id=trace_id_of(self._claim.traceparent),
         )
-        assert self._run.ended_at is not None  # noqa: S101  the same
-        return Ending(state, self._run.error, execution_id, seal(record), self._run.ended_at, tuple(self._with.sinks))
+        return Ending(state, self._run.error, execution_id, seal(record), ended_at, tuple(self._with.sinks))
 
 
 def _chunks(recorded: list[Recorded]) -> Iterator[list[Recorded]]:
@@ -427,4 +459,9 @@ def _chunks(recorded: list[Recorded]) -> Iterator[list[Recorded]]:
 
 def _cost(event: Event) -> int:
     """About how many bytes an event takes."""
-    return 200 + (len(event.output) if isinstance(event, AttemptSucceeded) else 0)
+    return 50 + len(msgspec.msgpack.encode(event))
+
+
+def _is_due(moment: float) -> bool:
+    """Whether a moment of the monotonic clock has come, give or take a hair: floats that waited for it may miss it."""
+    return anyio.current_time() >= moment - 0.001

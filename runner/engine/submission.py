@@ -24,6 +24,7 @@ MAX_REQUEST_ID: Final = 128
 MAX_LABELS: Final = 32
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_VALUE: Final = 255
+TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
@@ -136,7 +137,8 @@ def _new_job(
         content_type=submission.content_type,
         plan=msgspec.msgpack.encode(plan),
         inputs=submission.inputs,
-        traceparent=submission.traceparent or own_traceparent(job_id),
+        # One that is not well-formed is ignored, as the specification asks (W3C Trace Context, 3.2.2).
+        traceparent=submission.traceparent if trace_id_of(submission.traceparent) else own_traceparent(job_id),
         frame=frames.encode([Recorded(1, now, accepted)]),
     )
 
@@ -145,6 +147,12 @@ def own_traceparent(job_id: JobId) -> str:
     """Trace context for a submitter who has none: the trace's id is the job's, so that one finds the other."""
     trace_id = job_id.replace("-", "")
     return f"00-{trace_id}-{trace_id[-16:]}-01"
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The trace's id, or "" if the text is no trace context."""
+    found = TRACEPARENT.fullmatch(traceparent)
+    return found[1] if found else ""
 
 
 def _inputs(submission: Submission) -> dict[str, Any]:
