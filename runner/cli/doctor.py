@@ -53,9 +53,7 @@ def _checks(path: Path | None, profile: str | None, overrides: dict[str, str], s
         held = serve.loaded(path, profile, overrides)
     except InvalidSettings as error:
         return [checks.fail("settings", problem, "correct it; the other checks need it") for problem in error.problems]
-    told = (
-        f"profile {held.profile.value}, {len(held.origins)} settings given; see them: alt-runner serve --print-settings"
-    )
+    told = f"profile {held.profile.value}, {len(held.origins)} set; see all: alt-runner serve --print-settings"
     return [
         checks.ok("settings", told),
         *options.run(reach.network(held, server or None)),

@@ -167,12 +167,15 @@ class Followed:
 
     @staticmethod
     def _begin(view: JobView, job: Any, after: int) -> None:
+        from runner.frames import instant
+
         view.title, view.task_count = job.title, job.task_counts.total
         view.expect((task.task_id, task.description) for task in job.tasks)
         if after:
             # What came before is not replayed, and the end may be before.
             view.sequence = after
             view.state = JobState(job.state)
+            view.started_at = instant(job.start_time) if job.HasField("start_time") else None
 
     def exit(self) -> Exit:
         """The worst of all ends."""

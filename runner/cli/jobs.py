@@ -13,9 +13,6 @@ from runner.cli.exits import Exit, exit_of, worst
 from runner.core.errors import RunnerError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from runner.client import Client
 
 _PAGE: Final = 200
@@ -36,9 +33,11 @@ def get(
     if as_json:
         output.json_line(output.message_json(found))
         return
-    output.show(_facts(found))
+    from runner.cli import tables
+
+    output.show(tables.facts(found))
     if tasks:
-        output.show("", _tasks(found))
+        output.show("", tables.tasks(found))
 
 
 async def _get(server: str, job: str, *, full: bool) -> Any:
@@ -93,7 +92,9 @@ def _tell_list(found: list[Any], token: str, *, as_json: bool) -> None:
         output.json_line({"jobs": [output.message_json(job) for job in found], "next_page_token": token})
         return
     if found:
-        output.show(_table(found))
+        from runner.cli import tables
+
+        output.show(tables.jobs(found))
     else:
         output.notice("no jobs match; submit one: alt-runner submit FILE")
     if token:
@@ -165,139 +166,3 @@ def _tell_cancelled(job: Any, *, as_json: bool) -> None:
     state = JobState(job.state)
     glyph, word, _ = JOB_LOOKS[state]
     output.line(f"{glyph} {job.job_id} {'has ended: ' + word if state.terminal else 'is being cancelled'}")
-
-
-# ------------------------------------------------------------------------------------------------------------ tables
-
-
-def _table(jobs: list[Any]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    from runner.reports.standing import harmless
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("JOB", no_wrap=True)
-    for name in ("STATE", "DONE", "TASKS", "TOOK", "AGE", "QUEUE"):
-        table.add_column(name, no_wrap=True, justify="right" if name in {"DONE", "TASKS"} else "left")
-    table.add_column("TITLE", no_wrap=True, overflow="ellipsis")
-    for job in jobs:
-        table.add_row(
-            job.job_id,
-            _state(job),
-            f"{job.progress:.0%}",
-            str(job.task_counts.total),
-            _took(job),
-            _age(job.create_time),
-            Text(harmless(job.queue)),
-            Text(harmless(job.title)),
-        )
-    return table
-
-
-def _state(job: Any) -> Text:
-    from rich.text import Text
-
-    from runner.cli.sentences import JOB_LOOKS
-    from runner.core.events import JobState
-
-    glyph, word, colour = JOB_LOOKS[JobState(job.state)]
-    asked = ", cancelling" if job.cancel_requested and not JobState(job.state).terminal else ""
-    return Text(f"{glyph} {word}{asked}", colour)
-
-
-def _facts(job: Any) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    from runner.reports.standing import harmless
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bright_black", no_wrap=True)
-    grid.add_column(overflow="fold")
-    facts: dict[str, Any] = {
-        "title": Text(harmless(job.title), "bold"),
-        "job": job.job_id,
-        "state": _state(job),
-        "progress": f"{job.progress:.0%} of {job.task_counts.total} tasks",
-        "alt id": harmless(job.alt_id),
-        "queue": f"{harmless(job.queue)}, priority {_priority(job.priority)}",
-        "labels": harmless(", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
-        "request id": harmless(job.request_id),
-        "accepted": _time(job, "create_time"),
-        "not before": _time(job, "not_before"),
-        "deadline": _time(job, "deadline"),
-        "started": _time(job, "start_time"),
-        "ended": _time(job, "end_time"),
-        "took": _took(job),
-        "error": _failure(job, "error"),
-        "events": str(job.last_sequence),
-    }
-    for name, value in facts.items():
-        if value:
-            grid.add_row(name, value)
-    return grid
-
-
-def _tasks(job: Any) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    from runner.cli.sentences import TASK_LOOKS
-    from runner.core.events import TaskState
-    from runner.reports.standing import harmless
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("TASK", "TYPE", "STATE", "DONE", "ATTEMPTS", "TOOK"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("WHY", overflow="fold")
-    for task in job.tasks:
-        glyph, word, colour = TASK_LOOKS[TaskState(task.state)]
-        table.add_row(
-            Text(harmless(task.task_id)),
-            Text(harmless(task.task_type)),
-            Text(f"{glyph} {word}", colour),
-            f"{task.progress:.0%}",
-            str(task.attempts),
-            _took(task),
-            Text(harmless(_failure(task, "failure"))),
-        )
-    return table
-
-
-def _priority(number: int) -> str:
-    from runner.core.plan import Priority
-
-    return Priority(number).name.lower()
-
-
-def _failure(message: Any, field: str) -> str:
-    if not message.HasField(field):
-        return ""
-    failure = getattr(message, field)
-    where = f"task {failure.task_id}: " if failure.task_id and field == "error" else ""
-    return f"{where}{failure.message} [{failure.reason}]"
-
-
-def _time(message: Any, field: str) -> str:
-    if not message.HasField(field):
-        return ""
-    stamp = getattr(message, field)
-    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC ({_age(stamp)})"
-
-
-def _age(stamp: Any) -> str:
-    from runner.core.record import duration_text
-
-    seconds = (datetime.now(UTC) - stamp.ToDatetime(UTC)).total_seconds()
-    text = duration_text(int(abs(seconds)) * 1_000) if abs(seconds) >= 1 else "now"
-    return text.replace(".0 s", " s") + ("" if text == "now" else " ago" if seconds > 0 else " from now")
-
-
-def _took(message: Any) -> str:
-    from runner.core.record import duration_text
-
-    if not message.HasField("start_time"):
-        return ""
-    end = message.end_time.ToDatetime(UTC) if message.HasField("end_time") else datetime.now(UTC)
-    return duration_text(max(0, int((end - message.start_time.ToDatetime(UTC)).total_seconds() * 1_000)))

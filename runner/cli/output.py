@@ -55,8 +55,14 @@ def console(*, stderr: bool = False, piped_width: int = 200) -> Console:
 def show(*renderables: RenderableType) -> None:
     """Parts of the result."""
     shown = console()
-    for renderable in renderables:
-        shown.print(renderable)
+    if shown.is_terminal:
+        shown.print(*renderables, sep="\n")
+        return
+    with shown.capture() as captured:
+        shown.print(*renderables, sep="\n")
+    # A table fills its last column with spaces, which nobody wants in a file.
+    for text in captured.get().splitlines():
+        line(text.rstrip())
 
 
 def close_quietly() -> None:

@@ -71,7 +71,7 @@ def _of_job(event: events.JobEvent, view: JobView) -> str:  # noqa: PLR0911 -- o
         case events.JobCancelling():
             return f"cancelling{f': {event.reason}' if event.reason else ''}"
         case events.JobSucceeded():
-            return f"job succeeded in {took}"
+            return f"job succeeded{f' in {took}' if took else ''}"
         case events.JobPartiallySucceeded() | events.JobFailed():
             return f"job {JOB_LOOKS[view.state][1]}{f' after {took}' if took else ''}: {failure(event.error)}"
         case events.JobCancelled():
@@ -90,7 +90,8 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             return ""
         case events.AttemptSucceeded():
             tokens = event.usage.total_tokens if event.usage else 0
-            return f"succeeded in {between(task.started_at, time)}{f', {tokens} tokens' if tokens else ''}"
+            took = between(task.started_at, time)
+            return f"succeeded{f' in {took}' if took else ''}{f', {tokens} tokens' if tokens else ''}"
         case events.AttemptFailed():
             wait = between(time, event.retry_at)
             return f"attempt {event.attempt} failed: {failure(event.failure)}; next in {wait}"
