@@ -28,20 +28,14 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except RunnerError as error:
             code = exits.exit_of(error)
-            told = options.chosen(ctx)
-            output.notice(_told(error, code, as_json=told.json))
+            if options.chosen(ctx).json:
+                output.json_notice(output.error_json(error, code))
+            else:
+                output.notice(f"alt-runner: {error}")
             raise typer.Exit(code) from error
         except BrokenPipeError as error:
             output.close_quietly()
             raise typer.Exit(exits.Exit.BROKEN_PIPE) from error
-
-
-def _told(error: RunnerError, code: exits.Exit, *, as_json: bool) -> str:
-    if as_json:
-        import json
-
-        return json.dumps(output.error_json(error, code), ensure_ascii=False)
-    return f"alt-runner: {error}"
 
 
 def _version(value: bool) -> None:
@@ -87,6 +81,7 @@ def application() -> typer.Typer:
 def main() -> None:
     """The entry point of `alt-runner`."""
     sys.excepthook = _defect
+    output.unbreakable()
     # What gRPC's C core writes to standard error, we say in our own words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     typer.main.get_command(application())(prog_name="alt-runner")

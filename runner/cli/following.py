@@ -94,10 +94,8 @@ class LinesAudience:
             self._line(view, recorded, f"{event.task_id}│ {text}")
 
     def _line(self, view: JobView, recorded: Recorded, text: str) -> None:
-        from runner.reports.standing import harmless
-
         job = f" {view.id}" if self._several else ""
-        output.line(f"{sentences.clock(recorded.time)}{job} #{recorded.sequence} {harmless(text)}")
+        output.line(f"{sentences.clock(recorded.time)}{job} #{recorded.sequence} {text}")
 
 
 class JsonAudience:

@@ -113,10 +113,9 @@ def _tell_change(change: Any, *, as_json: bool) -> None:
         return
     from runner.cli.sentences import JOB_LOOKS
     from runner.core.events import JobState
-    from runner.reports.standing import harmless
 
     glyph, word, _ = JOB_LOOKS[JobState(change.state)]
-    output.line(f"{datetime.now(UTC):%H:%M:%S} {change.job.job_id} {glyph} {word:<19} {harmless(change.job.title)}")
+    output.line(f"{datetime.now(UTC):%H:%M:%S} {change.job.job_id} {glyph} {word:<19} {change.job.title}")
 
 
 def cancel(

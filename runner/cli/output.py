@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
 
 
 def line(text: str) -> None:
-    """A line of the result, seen by a reader at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """A line of the result, seen by a reader at once. Whatever it quotes, it does not steer a terminal."""
+    _write(sys.stdout, _harmless(text))
 
 
 def raw(content: bytes) -> None:
@@ -27,14 +27,36 @@ def raw(content: bytes) -> None:
 
 
 def notice(text: str) -> None:
-    """A line about the result."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """A line about the result; as harmless."""
+    _write(sys.stderr, _harmless(text))
 
 
 def json_line(value: Any) -> None:
     """A result as JSON on a line of its own."""
-    line(json.dumps(value, ensure_ascii=False, default=str))
+    _write(sys.stdout, json.dumps(value, ensure_ascii=False, default=str))
+
+
+def json_notice(value: Any) -> None:
+    """JSON about the result."""
+    _write(sys.stderr, json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def _harmless(text: str) -> str:
+    from runner.reports.standing import harmless
+
+    return harmless(text)
+
+
+def unbreakable() -> None:
+    """Let no character fail for want of a glyph in the terminal's encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def console(*, stderr: bool = False, piped_width: int = 200) -> Console:
@@ -62,7 +84,7 @@ def show(*renderables: RenderableType) -> None:
         shown.print(*renderables, sep="\n")
     # A table fills its last column with spaces, which nobody wants in a file.
     for text in captured.get().splitlines():
-        line(text.rstrip())
+        _write(sys.stdout, text.rstrip())
 
 
 def close_quietly() -> None:

@@ -62,6 +62,7 @@ def _tell(
     from rich.text import Text
 
     from runner.cli import diagnostics
+    from runner.reports.standing import harmless
 
     findings = diagnostics.diagnose(descriptor, errors, warnings)
     count = diagnostics.counted(len(errors), len(warnings))
@@ -72,6 +73,7 @@ def _tell(
         verdict = Text.assemble(
             ("✓ ", "green"),
             (descriptor.name, "bold"),
-            f": “{plan.title}”, {tasks}, dialect {plan.dialect} {plan.version}{f'; {count}' if count else ''}",
+            f": “{harmless(plan.title)}”, {tasks}, dialect {plan.dialect} {plan.version}",
+            f"; {count}" if count else "",
         )
     output.show(*findings, verdict)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from runner import __version__
+from runner.cli import application
+from runner.cli.exits import MEANINGS
 from tests.cli.processes import CommandLine, Write
 
 
@@ -101,3 +104,28 @@ def test_what_is_piped_has_no_colours(alt: CommandLine, daemon: Any, descriptor:
         done = alt(*arguments)
         assert done.out
         assert "\x1b" not in done.out + done.err
+
+
+def test_what_strangers_wrote_does_not_steer_the_terminal(alt: CommandLine, descriptor: Write) -> None:
+    file = descriptor(title="\x1b[2J\u202eevil", a={"task_type": "delay", "duration_seconds": 0.01})
+    job = alt("submit", file, "--json").json["job"]["job_id"]
+    for arguments in (("watch", job), ("get", job), ("list", "-n", "1"), ("validate", file), ("submit", file)):
+        done = alt(*arguments)
+        assert done.code == 0
+        assert "evil" in done.out + done.err
+        assert not {"\x1b", "\u202e"} & set(done.out + done.err), arguments
+    assert alt("get", job, "--json").json["title"] == "\x1b[2J\u202eevil"
+
+
+def test_an_encoding_without_our_glyphs_is_no_error(command: CommandLine, descriptor: Write) -> None:
+    done = command.process("validate", descriptor(a={"prompt": "x"}), env={"PYTHONIOENCODING": "latin-1"})
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("\\u2713 ")
+
+
+def test_the_documentation_has_every_command_and_exit_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    for code, meaning in MEANINGS.items():
+        assert f"| {code.value} | {meaning.split(';')[0].replace('interrupted', 'interrupted by Ctrl-C')}" in text
+    for command in application().registered_commands:
+        assert f"\n## {command.name}\n" in text
