@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,9 @@ def serve(
         "orchestrator.endpoints.0.url": orchestrator,
     }
     flags = {name: value for name, value in given.items() if value is not None}
-    held = loaded(settings, profile, {**flags, **arguments.pairs(set_ or (), option="--set")})
+    overrides = {**flags, **arguments.pairs(set_ or (), option="--set")}
+    reread = partial(loaded, settings, profile, overrides)
+    held = reread()
     if print_settings:
         _print(held, as_json=as_json)
         return
@@ -66,7 +69,8 @@ def serve(
 
     trouble: RunnerError | None = None
     try:
-        options.run(daemon.serve(held, ready=lambda addresses: _ready(held, addresses, as_json=as_json)))
+        told = partial(_ready, held, as_json=as_json)
+        options.run(daemon.serve(held, ready=told, reread=reread))
     except* RunnerError as group:
         trouble = _first(group)
     if trouble is not None:
