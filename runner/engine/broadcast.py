@@ -50,6 +50,10 @@ class _Tail:
         self.watchers = 0
 
     def append(self, frame: Frame) -> None:
+        if self._frames and frame.first != self._frames[-1].last + 1:
+            # Committed and never shown: its execution was dropped in between, or another daemon had the job meanwhile.
+            self._frames.clear()
+            self._size = 0
         self._frames.append(frame)
         self._size += len(frame.data)
         while self._size > self._limit and len(self._frames) > 1:
