@@ -64,11 +64,13 @@ class Journal:
                 if found:
                     silent_since = anyio.current_time()
                     yield ChangesPage(found, cursor)
-                continue
-            if anyio.current_time() - silent_since >= heartbeat:
-                silent_since = anyio.current_time()
+            # Looked at after every page: changes without end that do not match are silence, too.
+            silence = anyio.current_time() - silent_since
+            if silence >= heartbeat:
+                silent_since, silence = anyio.current_time(), 0.0
                 yield ChangesPage((), cursor)
-            # Other daemons' changes come without a notice: hence the poll.
-            with anyio.move_on_after(min(self._poll_seconds, heartbeat)):
-                await changed.wait()
+            if not page:
+                # Other daemons' changes come without a notice: hence the poll.
+                with anyio.move_on_after(max(0.001, min(self._poll_seconds, heartbeat - silence))):
+                    await changed.wait()
         raise Draining
