@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import anyio
+
 from runner.core.errors import LedgerUnavailable, SinkUnavailable
 from runner.core.job import OutboxEntry
 from runner.core.retry import RetryPolicy
@@ -22,33 +24,47 @@ class Outbox:
         self._with = equipment
         self._sink = sink
         self._bell = equipment.sinks[sink.name]
+        self._delivering = anyio.Lock()
 
     async def run(self) -> None:
         """Deliver whatever is due, oldest first, until cancelled."""
         while True:
-            try:
-                more = await self.deliver_due()
-            except LedgerUnavailable as error:
-                self._with.observer.notice("outbox_failed", sink=self._sink.name, error=str(error))
-                more = False
-            if not more:
+            if not await self._deliver_page():
                 await self._bell.wait(self._with.settings.poll_seconds)
 
-    async def deliver_due(self) -> bool:
+    async def deliver_due(self) -> None:
+        """Deliver what is due now. What cannot be delivered or looked up stays for later."""
+        while await self._deliver_page():
+            pass
+
+    async def _deliver_page(self) -> bool:
         """One page. Answers whether there may be another."""
+        # One at a time: at the end of a drain the loop may be delivering the same page.
+        async with self._delivering:
+            try:
+                return await self._deliver()
+            except LedgerUnavailable as error:
+                self._with.observer.notice("outbox_failed", sink=self._sink.name, error=str(error))
+                return False
+
+    async def _deliver(self) -> bool:
         due = await self._with.ledger.due(self._sink.name, now=self._with.clock.now(), limit=PAGE)
         if not due:
             return False
         ids = [entry.id for entry in due]
         try:
             await self._sink.deliver(due)
-        except SinkUnavailable as error:
+        except Exception as error:  # noqa: BLE001  a sink is other people's code; one that is broken must not end the daemon
             until = self._with.clock.now() + round(self._delay(due) * MICROS)
             await self._with.ledger.put_off(ids, until=until)
-            self._with.observer.notice("sink_failed", sink=self._sink.name, error=str(error), records=len(ids))
+            self._with.observer.notice("sink_failed", sink=self._sink.name, error=_told(error), records=len(ids))
         else:
             await self._with.ledger.delivered(ids)
         return len(due) == PAGE
 
     def _delay(self, due: list[OutboxEntry]) -> float:
         return PATIENCE.delay(min(entry.attempts for entry in due) + 1, chance=0.5 + self._with.chance() / 2)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, SinkUnavailable) else f"{type(error).__name__}: {error}"

@@ -32,6 +32,8 @@ from runner.ports import Sink
 #: Descriptors longer than this are decoded in a thread, so that the event loop answers others meanwhile.
 DECODE_IN_THREAD = 64 * 1024
 MAX_REASON = 1_000
+#: Seconds that sinks have at the end of a drain; what they did not take waits in the ledger.
+LAST_DELIVERIES = 5.0
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -78,9 +80,10 @@ class Runner:
         await self.dispatcher.drain(grace=self._with.settings.drain_grace_seconds)
         self._with.broadcast.close()
         self._with.journal.close()
-        for outbox in self._outboxes:
-            while await outbox.deliver_due():
-                pass
+        with anyio.move_on_after(LAST_DELIVERIES):
+            async with anyio.create_task_group() as deliveries:
+                for outbox in self._outboxes:
+                    deliveries.start_soon(outbox.deliver_due)
 
     def limit_queues(self, queues: Mapping[str, QueueSettings]) -> None:
         """Replace the limits of all queues; jobs that run already run on."""
