@@ -26,7 +26,17 @@ def deposit(
             f"the task left {size} bytes; at most {settings.max_output_bytes} are kept "
             "(setting `engine.max_output_bytes`)"
         )
-        return Failed(AttemptError("OUTPUT_TOO_LARGE", message, retryable=False), message)
+        outcome = result.outcome
+        # The call was made and paid for: where it went and what it used are told all the same.
+        error = AttemptError(
+            "OUTPUT_TOO_LARGE",
+            message,
+            retryable=False,
+            endpoint=outcome.endpoint,
+            model=outcome.model,
+            usage=outcome.usage,
+        )
+        return Failed(error, message)
     stored = [_store(live, left, now=now, artifact_id=new_id()) for left in files]
     if len(output) > settings.inline_output_bytes:
         whole = FileLeft(f"{live.task.id}.output.json", output, "application/json", "json")
