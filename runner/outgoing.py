@@ -13,7 +13,7 @@ import math
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -83,7 +83,7 @@ class IncomingAnswer:
         self._scope = scope
         self._who = who
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives.
 
         Raises AttemptError: ANSWER_TOO_LARGE beyond `max_bytes`; TIMED_OUT after `idle` seconds of silence.
