@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 _PERIOD: Final = 0.1
 #: Lines of streamed text shown for each task.
 _TEXT_LINES: Final = 3
+#: Cells of a bar, on a terminal of the given width and on narrower ones.
+_WIDE: Final = 100
 _BAR: Final = 24
+_SHORT_BAR: Final = 10
 _NAME: Final = 30
 #: States in which a task is worth a line when there is no room for all.
 _PRESENT: Final = frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.FAILED, TaskState.TIMED_OUT})
@@ -107,7 +110,8 @@ def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[Re
 def _row(name: Text, bar: RenderableType, told: Text, width: int) -> Table:
     """One line: rich would squeeze all columns where the last is too long, and then nothing is aligned."""
     grid = Table.grid(padding=(0, 1))
-    for cells, content in ((_NAME, name), (_BAR, None), (max(1, width - _NAME - _BAR - 2), told)):
+    length = _bar_length(width)
+    for cells, content in ((_NAME, name), (length, None), (max(1, width - _NAME - length - 2), told)):
         grid.add_column(width=cells, no_wrap=True)
         if content is not None:
             content.truncate(cells, overflow="ellipsis")
@@ -120,14 +124,14 @@ def _job_row(view: JobView, now: Instant, width: int) -> RenderableType:
     name = Text.assemble((f"{glyph} ", colour), (harmless(view.title or view.id), "bold"))
     done = sum(task.state.terminal for task in view.tasks.values())
     told = f"{view.progress:4.0%}  {done}/{max(view.task_count, len(view.tasks))} tasks  {_elapsed(view, now)}  {word}"
-    return _row(name, _bar(view.progress, colour), Text(told, colour), width)
+    return _row(name, _bar(view.progress, colour, width), Text(told, colour), width)
 
 
 def _task_row(task: TaskView, now: Instant, width: int) -> RenderableType:
     glyph, word, colour = TASK_LOOKS[task.state]
     name = Text.assemble((f"  {glyph} ", colour), harmless(task.id))
     if task.state is TaskState.RUNNING:
-        bar: RenderableType = _bar(task.fraction, colour)
+        bar: RenderableType = _bar(task.fraction, colour, width)
     else:
         bar = Text(word, colour)
     attempt = f"attempt {task.attempt}  " if task.attempt > 1 else ""
@@ -135,12 +139,16 @@ def _task_row(task: TaskView, now: Instant, width: int) -> RenderableType:
     return _row(name, bar, Text(told, "bright_black"), width)
 
 
-def _bar(fraction: float | None, colour: str) -> ProgressBar:
+def _bar_length(width: int) -> int:
+    return _BAR if width >= _WIDE else _SHORT_BAR
+
+
+def _bar(fraction: float | None, colour: str, width: int) -> ProgressBar:
     """A bar; one that moves to and fro where nothing is known."""
     return ProgressBar(
         total=1.0,
         completed=fraction or 0.0,
-        width=_BAR,
+        width=_bar_length(width),
         pulse=fraction is None,
         complete_style=colour,
         finished_style=colour,
