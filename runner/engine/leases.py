@@ -20,20 +20,26 @@ async def keep_leases(equipment: Equipment, executions: Mapping[JobId, Execution
     A lease that cannot be renewed because the ledger is away is not given up: every write names its token, so if
     another daemon did take the job, the ledger refuses ours.
     """
-    lease = equipment.settings.lease_seconds
     while True:
-        await anyio.sleep(lease / 3)
-        tokens = {job_id: execution.token for job_id, execution in executions.items()}
-        if not tokens:
-            continue
-        until = equipment.clock.now() + round(lease * MICROS)
+        await anyio.sleep(equipment.settings.lease_seconds / 3)
         try:
-            held = await equipment.ledger.renew(equipment.runner_id, tokens=tokens, until=until)
+            await renew_leases(equipment, executions)
         except LedgerUnavailable as error:
-            equipment.observer.notice("renew_failed", error=str(error), jobs=len(tokens))
-            continue
-        for job_id in tokens.keys() - held:
-            execution = executions.get(job_id)
-            if execution is not None and execution.token == tokens[job_id]:
-                equipment.observer.notice("lease_lost", job_id=job_id, token=execution.token)
-                execution.drop()
+            equipment.observer.notice("renew_failed", error=str(error), jobs=len(executions))
+
+
+async def renew_leases(equipment: Equipment, executions: Mapping[JobId, Execution]) -> None:
+    """Renew every lease now, and drop the jobs that are somebody else's.
+
+    Raises LedgerUnavailable: if none could be renewed.
+    """
+    tokens = {job_id: execution.token for job_id, execution in executions.items()}
+    if not tokens:
+        return
+    until = equipment.clock.now() + round(equipment.settings.lease_seconds * MICROS)
+    held = await equipment.ledger.renew(equipment.runner_id, tokens=tokens, until=until)
+    for job_id in tokens.keys() - held:
+        execution = executions.get(job_id)
+        if execution is not None and execution.token == tokens[job_id]:
+            equipment.observer.notice("lease_lost", job_id=job_id, token=execution.token)
+            execution.drop()

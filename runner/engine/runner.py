@@ -67,7 +67,7 @@ class Runner:
         async with anyio.create_task_group() as loops:
             loops.start_soon(self.dispatcher.run)
             loops.start_soon(keep_leases, self._with, self.dispatcher.executions)
-            loops.start_soon(partial(rescue_jobs, self._with, rescued=self.dispatcher.wake))
+            loops.start_soon(partial(rescue_jobs, self._with, self.dispatcher.executions, rescued=self.dispatcher.wake))
             for outbox in self._outboxes:
                 loops.start_soon(outbox.run)
 
