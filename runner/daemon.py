@@ -20,7 +20,7 @@ import uuid_utils
 
 from runner import __version__
 from runner import settings as settings_module
-from runner.core.errors import InvalidSettings
+from runner.core.errors import InvalidSettings, RunnerError
 from runner.core.plan import Instant
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
@@ -81,6 +81,22 @@ async def serve(
 
     Raises InvalidSettings, LedgerHeld, LedgerDamaged, LedgerUnavailable, PortTaken: if it cannot start.
     """
+    try:
+        await _serve(settings, ready, reread)
+    except BaseExceptionGroup as group:
+        known, others = group.split(RunnerError)
+        if known is None or others is not None:
+            raise
+        raise _first(known) from group
+
+
+def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
+    """The error that the others of its task groups follow from."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread: Callable[[], Settings] | None) -> None:
     async with _telemetry(settings) as telemetry, AsyncExitStack() as stack:
         clock = SystemClock()
         holder = Holder(str(uuid_utils.uuid7()), os.getpid(), socket.gethostname(), clock.now())

@@ -167,7 +167,7 @@ class Followed:
     def _begin(view: JobView, job: Any, after: int) -> None:
         from runner.frames import instant
 
-        view.title, view.task_count = job.title, job.task_counts.total
+        view.title, view.task_count = job.title, job.task_count
         view.expect((task.task_id, task.description) for task in job.tasks)
         if after:
             # What came before is not replayed, and the end may be before.

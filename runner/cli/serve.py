@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli import arguments, options, output
-from runner.core.errors import RunnerError
 
 if TYPE_CHECKING:
     from runner.daemon import Addresses
@@ -67,23 +66,8 @@ def serve(
         return
     from runner import daemon
 
-    trouble: RunnerError | None = None
-    try:
-        told = partial(_ready, held, as_json=as_json)
-        options.run(daemon.serve(held, ready=told, reread=reread))
-    except* RunnerError as group:
-        trouble = _first(group)
-    if trouble is not None:
-        raise trouble
-
-
-def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
-    """The error that the others follow from."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, RunnerError)  # noqa: S101 -- what `except*` lets through
-    return error
+    told = partial(_ready, held, as_json=as_json)
+    options.run(daemon.serve(held, ready=told, reread=reread))
 
 
 def loaded(path: Path | None, profile: str | None, overrides: dict[str, Any]) -> Settings:

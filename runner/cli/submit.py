@@ -151,7 +151,7 @@ def _tell_accepted(descriptor: Descriptor, response: Any, *, as_json: bool) -> N
         return
     job = response.job
     again = ", which was submitted before" if response.replayed else ""
-    tasks = f"{job.task_counts.total} task{'s' * (job.task_counts.total != 1)}"
+    tasks = f"{job.task_count} task{'s' * (job.task_count != 1)}"
     output.notice(f"{descriptor.name}: accepted “{job.title}”, {tasks}, queue {job.queue}{again}")
 
 

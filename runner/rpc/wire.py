@@ -56,7 +56,7 @@ def job(summary: JobSummary) -> job_pb2.Job:
         progress=summary.progress,
         last_sequence=summary.last_sequence,
         cancel_requested=summary.cancel_requested,
-        task_counts=job_pb2.TaskCounts(total=summary.task_count),
+        task_count=summary.task_count,
         descriptor_sha256=summary.descriptor_sha256,
     )
     _stamp(message.start_time, summary.started_at)

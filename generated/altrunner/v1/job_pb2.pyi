@@ -502,6 +502,7 @@ class Job(_message.Message):
     TASK_COUNTS_FIELD_NUMBER: _builtins.int
     DESCRIPTOR_SHA256_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Given by the daemon; sorts by time of acceptance (a UUIDv7)."""
     alt_id: _builtins.str
@@ -524,6 +525,8 @@ class Job(_message.Message):
     """True once a cancellation was asked for."""
     descriptor_sha256: _builtins.str
     """Lower-case hexadecimal SHA-256 of the descriptor's bytes."""
+    task_count: _builtins.int
+    """Tasks in the plan."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The submitter's labels."""
@@ -554,7 +557,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def task_counts(self) -> Global___TaskCounts:
-        """Tasks by state."""
+        """View FULL only: tasks by state."""
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
@@ -583,10 +586,11 @@ class Job(_message.Message):
         task_counts: Global___TaskCounts | None = ...,
         descriptor_sha256: _builtins.str = ...,
         tasks: _abc.Iterable[Global___Task] | None = ...,
+        task_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "not_before", b"not_before", "start_time", b"start_time", "task_counts", b"task_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_id", b"alt_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "deadline", b"deadline", "descriptor_sha256", b"descriptor_sha256", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "labels", b"labels", "last_sequence", b"last_sequence", "not_before", b"not_before", "priority", b"priority", "progress", b"progress", "queue", b"queue", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "task_counts", b"task_counts", "tasks", b"tasks", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_id", b"alt_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "deadline", b"deadline", "descriptor_sha256", b"descriptor_sha256", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "labels", b"labels", "last_sequence", b"last_sequence", "not_before", b"not_before", "priority", b"priority", "progress", b"progress", "queue", b"queue", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "task_count", b"task_count", "task_counts", b"task_counts", "tasks", b"tasks", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
