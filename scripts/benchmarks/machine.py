@@ -36,7 +36,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     load_average: float
     #: Of the daemons' data directories.
     file_system: str
-    #: How every commit reaches the disk.
+    #: How the ledger sets every commit; a setting of its connection, which cannot be read from outside.
     synchronous: str
     #: A plain SQLite commit of one row, synced, on that file system: median, milliseconds.
     commit_ms: float
@@ -46,7 +46,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     def lines(self) -> list[str]:
         where = f"{self.cores} cores, {self.memory_gib} GiB, load {self.load_average:.1f} before the start"
-        disk = f"SQLite, WAL, synchronous={self.synchronous} on {self.file_system}"
+        disk = f"SQLite, WAL, synchronous={self.synchronous} (as the ledger sets it) on {self.file_system}"
         return [
             f"{self.date}, {where}, Python {self.python}, grpcio {self.grpcio}",
             f"{disk}: {self.commit_ms:.2f} ms for a plain commit of one row",
