@@ -40,7 +40,7 @@ TERMINAL: Final = (JobSucceeded, JobPartiallySucceeded, JobFailed, JobCancelled)
 ENDS_A_TASK: Final = (AttemptSucceeded, TaskFailed, TaskTimedOut, TaskCancelled)
 
 
-often = settings(max_examples=100, deadline=None)
+often = settings(max_examples=60, deadline=None)
 
 
 def of_task(history: list[Recorded], *kinds: type[Event]) -> Iterator[tuple[int, str, Any]]:
