@@ -107,7 +107,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class OwnProcesses:
-    """grpc.aio clients in processes of their own. They slow both sides, which flatters a ratio: compare like with like."""
+    """grpc.aio clients in processes of their own. They slow both sides, which flatters ratios."""
 
     name = "own grpc.aio client, 2 processes (h2load is not used)"
     _PROCESSES: Final = 2
