@@ -45,8 +45,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 20.0
     #: Head start, in seconds of waiting, that each step of priority gives a job.
     ageing_seconds: Annotated[float, Meta(ge=0)] = 60.0
-    #: Bytes of a task's output that stand in its event; a larger output becomes an artifact.
-    inline_output_bytes: Count = 256 * 1024
+    #: Bytes of a task's output that stand in its event, at most 524288; a larger output becomes an artifact.
+    inline_output_bytes: Annotated[int, Meta(ge=1, le=512 * 1024)] = 256 * 1024
     #: Bytes of a task's output beyond which the attempt fails.
     max_output_bytes: Count = 16 * 1024 * 1024
     #: Jobs in one BatchSubmitJobs.
