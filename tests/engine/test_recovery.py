@@ -201,6 +201,7 @@ async def test_a_job_is_not_released_before_its_tasks_have_stopped() -> None:
         return Outcome()
 
     stage.troupe.scripts["a"] = slow_to_stop
+    stage.set(poll_seconds=0.5)
     async with stage.ledger.running(), stage.engine() as second, stage.engine(drain_grace_seconds=10) as first:
         job_id = await first.submit(task("a"))
         await anyio.sleep(1)
