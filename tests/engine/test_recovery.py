@@ -357,6 +357,22 @@ async def test_results_are_held_while_the_ledger_is_away_and_committed_when_it_i
     assert 65 <= times(history, JobSucceeded)[0] <= 75
 
 
+async def test_an_outage_longer_than_a_lease_does_not_cost_what_runs_meanwhile() -> None:
+    """The rescuer looks at 67.5 s, the renewal comes at 70: the daemon must not rescue its jobs from itself."""
+    stage = Stage()
+    stage.troupe.scripts = {"a": sleeping(100), "b": sleeping(40)}
+    async with stage.engine(lease_seconds=15, poll_seconds=1) as engine:
+        job_id = await engine.submit(task("a"), task("b"))
+        await anyio.sleep(5)
+        stage.ledger.freeze()
+        await anyio.sleep(61)
+        stage.ledger.thaw()
+        history = await engine.end(job_id)
+    assert isinstance(history[-1].event, JobSucceeded)
+    assert stage.troupe.calls == {f"{job_id}/a": 1, f"{job_id}/b": 1}
+    assert len(only(history, JobStarted)) == 1
+
+
 @pytest.mark.parametrize("failures", [1, 2, 5, 40])
 async def test_failing_calls_at_any_moment_delay_a_job_and_change_nothing_else(failures: int) -> None:
     stage = Stage()
