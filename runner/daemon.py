@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -187,12 +188,24 @@ async def _listen(
                 "ready", version=__version__, grpc=addresses.grpc, http=addresses.http, runner_id=equipment.runner_id
             )
             ready(addresses)
+            _spare_collector()
             await stopping.wait()
             telemetry.notice("draining", grace_seconds=equipment.settings.drain_grace_seconds)
             await server.set_serving(serving=False)
             await runner.drain()
             await server.stop(grace=LAST_CALLS)
             background.cancel_scope.cancel()
+
+
+def _spare_collector() -> None:
+    """Take what was loaded out of the garbage collector's sight, and let it look less often.
+
+    Jobs make many small objects that are freed by their counts. With Python's defaults the collector walked every
+    module again and again: a plan of 10,000 tasks took a fifth more CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _probes(settings: Settings, runner: Runner, equipment: Equipment, stopping: anyio.Event) -> Probes:

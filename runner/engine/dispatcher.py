@@ -31,6 +31,8 @@ class Dispatcher:
         self._names = set(queues)
         self._bell = Bell()
         self._learned = False
+        #: When the next queued job comes due, as far as is known; the ledger is asked at every poll.
+        self._due: Instant | None = None
         self._draining = False
         #: By job.
         self.executions: dict[JobId, Execution] = {}
@@ -38,11 +40,18 @@ class Dispatcher:
         self.ticked_at = anyio.current_time()
         self._drained = anyio.Event()
 
-    def wake(self, *, queue: str | None = None) -> None:
-        """Look for work now: something was submitted, cancelled or finished."""
-        if queue is not None:
-            self._names.add(queue)
+    def wake(self) -> None:
+        """Look for work now: something was cancelled, finished or rescued."""
         self._bell.ring()
+
+    def expect(self, queue: str, *, due: Instant | None) -> None:
+        """A job was submitted that can be claimed now (None), or has to be looked at when it comes due."""
+        self._names.add(queue)
+        if due is None:
+            self._bell.ring()
+        elif self._due is None or due < self._due:
+            self._due = due
+            self._bell.ring()
 
     def limit_queues(self, queues: Mapping[str, QueueSettings]) -> None:
         """Replace the limits of all queues."""
@@ -95,6 +104,7 @@ class Dispatcher:
             except LedgerUnavailable as error:
                 self._with.observer.notice("claim_failed", error=str(error))
                 return False
+            self._due = await self._next_due()
             self._learned = True
         return True
 
@@ -147,14 +157,12 @@ class Dispatcher:
     async def _pause(self) -> None:
         """Wait for a wake-up, for the next job to come due, or for the poll."""
         patience = self._with.settings.poll_seconds
-        due = await self._next_due()
-        if due is not None:
-            patience = min(patience, max(0.0, (due - self._with.clock.now()) / MICROS))
-        await self._bell.wait(patience)
+        if self._due is not None:
+            patience = min(patience, (self._due - self._with.clock.now()) / MICROS)
+        if not await self._bell.wait(patience):
+            self._due = await self._next_due()
 
     async def _next_due(self) -> Instant | None:
-        if self._bell.rung:
-            return None
         try:
             return await self._with.ledger.next_due(now=self._with.clock.now())
         except LedgerUnavailable:

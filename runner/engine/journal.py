@@ -28,13 +28,15 @@ class Journal:
     def __init__(self, ledger: Ledger, *, poll_seconds: float) -> None:
         self._ledger = ledger
         self._poll_seconds = poll_seconds
-        self._changed = anyio.Event()
+        #: None while nobody waits: a change is too common to make an event that nobody hears.
+        self._changed: anyio.Event | None = None
         self._closed = False
 
     def wake(self) -> None:
         """A state change was committed here."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def close(self) -> None:
         """Send every follower away with Draining."""
@@ -56,7 +58,7 @@ class Journal:
         if after is None:
             yield ChangesPage((), cursor)
         while not self._closed:
-            changed = self._changed
+            changed = self._changed = self._changed or anyio.Event()
             page = await self._ledger.changes(after=cursor, limit=PAGE)
             if page:
                 cursor = page[-1].cursor

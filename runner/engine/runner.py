@@ -154,11 +154,10 @@ class Runner:
         results = await self._with.ledger.submit(
             jobs, max_queued={queue: queue_limits(self._queues, queue).max_queued for queue in queues}
         )
-        for job, result in zip(jobs, results, strict=True):
+        for entry, result in zip(good, results, strict=True):
             if isinstance(result, Submitted) and not result.replayed:
-                self._with.observer.committed(result.job, frames.decode([job.frame]), traceparent=job.traceparent)
-        for queue in queues:
-            self.dispatcher.wake(queue=queue)
+                self._with.observer.committed(result.job, [entry.accepted], traceparent=entry.job.traceparent)
+                self.dispatcher.expect(result.job.queue, due=entry.due)
         self._with.journal.wake()
         return results
 

@@ -53,7 +53,17 @@ class Prepared(msgspec.Struct, frozen=True):
     """A submission that is fit to be committed, and what was odd about it."""
 
     job: NewJob
+    #: What the job's first frame holds.
+    accepted: Recorded
     warnings: tuple[Finding, ...]
+
+    @property
+    def due(self) -> Instant | None:
+        """When somebody has to look at the job; None: now."""
+        summary = self.job.summary
+        if summary.not_before is None or summary.not_before <= summary.created_at:
+            return None
+        return min(summary.not_before, summary.deadline or summary.not_before)
 
 
 def prepare(
@@ -84,8 +94,10 @@ def prepare(
                 for name in missing
             )
         )
-    job = _new_job(submission, plan, encoded, decoded.warnings, job_id=job_id, now=now, settings=settings)
-    return Prepared(job, decoded.warnings)
+    event = JobAccepted(plan.title, len(plan.tasks), submission.queue, plan.priority, decoded.warnings)
+    accepted = Recorded(1, now, event)
+    job = _new_job(submission, plan, encoded, accepted, job_id=job_id, settings=settings)
+    return Prepared(job, accepted, decoded.warnings)
 
 
 def _missing_inputs(plan: Plan, encoded: bytes, submission: Submission) -> list[str]:
@@ -107,13 +119,12 @@ def _new_job(
     submission: Submission,
     plan: Plan,
     encoded: bytes,
-    warnings: tuple[Finding, ...],
+    accepted: Recorded,
     *,
     job_id: JobId,
-    now: Instant,
     settings: EngineSettings,
 ) -> NewJob:
-    accepted = JobAccepted(plan.title, len(plan.tasks), submission.queue, plan.priority, warnings)
+    now = accepted.time
     summary = JobSummary(
         id=job_id,
         alt_id=plan.alt_id,
@@ -147,7 +158,7 @@ def _new_job(
         inputs=submission.inputs,
         # One that is not well-formed is ignored, as the specification asks (W3C Trace Context, 3.2.2).
         traceparent=submission.traceparent if trace_id_of(submission.traceparent) else own_traceparent(job_id),
-        frame=frames.encode([Recorded(1, now, accepted)]),
+        frame=frames.encode([accepted]),
     )
 
 

@@ -15,32 +15,40 @@ from typing import Generic, TypeVar
 
 import anyio
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from runner.core.errors import LedgerDamaged, LedgerUnavailable
+from runner.core.errors import LedgerDamaged, LedgerUnavailable, RunnerError
+from runner.engine.bell import Bell
 from runner.ports import Observer
 
 Write = TypeVar("Write")
 Result = TypeVar("Result")
 
+#: The outcome of a write whose caller went away before the commit.
+_GONE = LedgerUnavailable("the caller went away")
 _CLOSED = "the ledger is closed; the daemon is shutting down"
 _STOPPED = "the ledger stopped on an error of its own; restart the daemon and see its log"
 
 
-class _Waiting(Generic[Write, Result]):
-    """A write on its way, and the caller who waits for it."""
+class _Batch(Generic[Write, Result]):
+    """Writes that will share a commit. One event answers all their callers: an event for each costs more than a row."""
 
-    __slots__ = ("answered", "gone", "outcome", "write")
+    __slots__ = ("answered", "begun", "outcomes", "weight", "writes")
 
-    def __init__(self, write: Write) -> None:
-        self.write = write
+    def __init__(self) -> None:
+        #: None where the caller went away before the commit began.
+        self.writes: list[Write | None] = []
+        self.weight = 0
+        self.begun = False
         self.answered = anyio.Event()
-        self.outcome: Result | Exception = LedgerUnavailable(_STOPPED)
-        self.gone = False
+        self.outcomes: Sequence[Result | Exception] = ()
 
-    def answer(self, outcome: Result | Exception) -> None:
-        self.outcome = outcome
+    def answer(self, outcomes: Sequence[Result | Exception]) -> None:
+        self.outcomes = outcomes
         self.answered.set()
+
+    def refuse(self, error: RunnerError) -> None:
+        """The same for everyone, but one exception each: one object would gather all their tracebacks."""
+        self.answer([type(error)(*error.args) for _ in self.writes])
 
 
 class GroupCommit(Generic[Write, Result]):
@@ -67,21 +75,23 @@ class GroupCommit(Generic[Write, Result]):
         self._observer = observer
         self._weigh = weigh
         self._limiter = anyio.CapacityLimiter(1)
-        self._arrivals: MemoryObjectSendStream[_Waiting[Write, Result]] | None = None
+        #: Batches that wait, oldest first; only the last of them still grows.
+        self._batches: deque[_Batch[Write, Result]] = deque()
+        self._bell = Bell()
+        self._open = False
         self._failing = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Commit inside the context. What is pending at its end is committed first, also when it is cancelled."""
-        arrivals, waiting = anyio.create_memory_object_stream[_Waiting[Write, Result]](self._max_pending)
+        self._open = True
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._serve, waiting)
-            self._arrivals = arrivals
+            tasks.start_soon(self._serve)
             try:
                 yield
             finally:
-                self._arrivals = None
-                arrivals.close()
+                self._open = False
+                self._bell.ring()
 
     async def submit(self, write: Write) -> Result:
         """Commit a write; waits where `max_pending` others wait already.
@@ -89,79 +99,68 @@ class GroupCommit(Generic[Write, Result]):
         Raises LedgerUnavailable, LedgerDamaged: nothing of this write was committed.
         A caller that is cancelled leaves no trace if the commit had not begun; if it had, the write may be in or not.
         """
-        if self._arrivals is None:
+        while self._open and sum(batch.weight for batch in self._batches) >= self._max_pending:
+            await self._batches[0].answered.wait()
+        if not self._open:
             raise LedgerUnavailable(_CLOSED)
-        waiting: _Waiting[Write, Result] = _Waiting(write)
+        batch = self._filling()
+        place = len(batch.writes)
+        batch.writes.append(write)
+        batch.weight += self._weigh(write)
+        self._bell.ring()
         try:
-            await self._arrivals.send(waiting)
-            await waiting.answered.wait()
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            raise LedgerUnavailable(_CLOSED) from None
+            await batch.answered.wait()
         finally:
-            waiting.gone = True
-        if isinstance(waiting.outcome, Exception):
-            raise waiting.outcome
-        return waiting.outcome
+            if not batch.begun:
+                batch.writes[place] = None
+        outcome = batch.outcomes[place]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    async def _serve(self, waiting: MemoryObjectReceiveStream[_Waiting[Write, Result]]) -> None:
-        # Shielded: when the daemon is cancelled, those who clean up still commit; the end of the arrivals ends this.
-        with anyio.CancelScope(shield=True), waiting:
-            batch: deque[_Waiting[Write, Result]] = deque()
+    def _filling(self) -> _Batch[Write, Result]:
+        if not self._batches or self._batches[-1].weight >= self._max_batch:
+            self._batches.append(_Batch())
+        return self._batches[-1]
+
+    async def _serve(self) -> None:
+        # Shielded: when the daemon is cancelled, those who clean up still commit; the end of the context ends this.
+        with anyio.CancelScope(shield=True):
             try:
-                async for first in waiting:
-                    self._collect(first, waiting, batch)
-                    if batch:
-                        await self._commit(list(batch))
-                    batch.clear()
+                while self._open or self._batches:
+                    if self._batches:
+                        await self._commit(self._batches.popleft())
+                    else:
+                        await self._bell.wait()
             finally:
-                self._abandon(batch, waiting)
+                self._open = False
+                for batch in self._batches:
+                    batch.refuse(LedgerUnavailable(_STOPPED))
+                self._batches.clear()
 
-    def _collect(
-        self,
-        first: _Waiting[Write, Result],
-        waiting: MemoryObjectReceiveStream[_Waiting[Write, Result]],
-        batch: deque[_Waiting[Write, Result]],
-    ) -> None:
-        weight, entry = 0, first
-        while True:
-            if not entry.gone:
-                batch.append(entry)
-                weight += self._weigh(entry.write)
-            if weight >= self._max_batch:
-                return
-            try:
-                entry = waiting.receive_nowait()
-            except (anyio.WouldBlock, anyio.EndOfStream):
-                return
-
-    async def _commit(self, batch: list[_Waiting[Write, Result]]) -> None:
-        writes = [entry.write for entry in batch]
+    async def _commit(self, batch: _Batch[Write, Result]) -> None:
+        batch.begun = True
+        places = [place for place, write in enumerate(batch.writes) if write is not None]
+        writes = [write for write in batch.writes if write is not None]
+        if not writes:
+            return
         began = time.perf_counter()
-        outcomes: Sequence[Result | Exception]
         try:
             outcomes = await anyio.to_thread.run_sync(self._apply, writes, limiter=self._limiter)
         except (LedgerUnavailable, LedgerDamaged) as error:
-            # One exception each: raised by many tasks, one object would gather all their tracebacks.
-            outcomes = [type(error)(*error.args) for _ in batch]
+            batch.refuse(error)
             self._tell_failure(error)
+        except BaseException:
+            batch.refuse(LedgerUnavailable(_STOPPED))
+            raise
         else:
             self._observer.ledger_commit(size=sum(map(self._weigh, writes)), seconds=time.perf_counter() - began)
             self._tell_recovery()
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            entry.answer(outcome)
-
-    def _abandon(
-        self,
-        batch: deque[_Waiting[Write, Result]],
-        waiting: MemoryObjectReceiveStream[_Waiting[Write, Result]],
-    ) -> None:
-        for entry in batch:
-            entry.answered.set()
-        while True:
-            try:
-                waiting.receive_nowait().answered.set()
-            except (anyio.WouldBlock, anyio.EndOfStream):
-                return
+            if len(places) == len(batch.writes):
+                batch.answer(outcomes)
+            else:
+                answers = dict(zip(places, outcomes, strict=True))
+                batch.answer([answers.get(place, _GONE) for place in range(len(batch.writes))])
 
     def _tell_failure(self, error: Exception) -> None:
         if not self._failing:
