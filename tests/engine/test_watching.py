@@ -142,9 +142,11 @@ async def test_a_watcher_that_does_not_read_costs_the_tail_and_nothing_more() ->
         before, _ = tracemalloc.get_traced_memory()
         for number in range(2, 10_002):
             broadcast.publish("job", frames.encode([Recorded(number, START, AttemptOutput("a", 1, 0, "x" * 1_000))]))
-        after, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert after - before < 200_000
+        during, _ = tracemalloc.get_traced_memory()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 90_000 < during - before < 200_000
+    assert after - before < 50_000, "the tail went with its last watcher"
 
 
 async def test_a_thousand_watchers_of_one_job_all_see_all_of_it() -> None:
