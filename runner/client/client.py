@@ -213,7 +213,12 @@ class Client:
     async def record(self, job_id: str) -> bytes:
         """The `.last` of a job that has ended, as JSON."""
         request = job_service_pb2.GetLastRecordRequest(job_id=job_id)
-        return (await self._call(lambda: self._stub.GetLastRecord(request, timeout=self.timeout))).record_json
+
+        async def read() -> bytes:
+            pieces = self._stub.GetLastRecord(request, timeout=self.timeout)
+            return b"".join([piece.record_json async for piece in pieces])
+
+        return await self._call(read)
 
     async def result(self, job_id: str) -> bytes:
         """Wait until the job has ended, then its `.last`."""

@@ -20,10 +20,11 @@ class JobState(enum.IntEnum):
 
     QUEUED = 1
     RUNNING = 2
-    SUCCEEDED = 3
-    PARTIALLY_SUCCEEDED = 4
-    FAILED = 5
-    CANCELLED = 6
+    # 3 is kept for PAUSED.
+    SUCCEEDED = 4
+    PARTIALLY_SUCCEEDED = 5
+    FAILED = 6
+    CANCELLED = 7
 
     @property
     def terminal(self) -> bool:

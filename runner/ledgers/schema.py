@@ -69,14 +69,14 @@ jobs: Final = sa.Table(
     sa.Column("lease_token", sa.BigInteger, nullable=False),
     sa.Column("lease_expires_at", sa.BigInteger),
     sa.Column("descriptor_sha256", sa.Text, nullable=False),
-    sa.CheckConstraint("state BETWEEN 1 AND 6", name="state_known"),
+    sa.CheckConstraint("state IN (1, 2, 4, 5, 6, 7)", name="state_known"),
     sa.CheckConstraint("priority BETWEEN 1 AND 4", name="priority_known"),
     sa.CheckConstraint("progress BETWEEN 0 AND 1", name="progress_is_a_fraction"),
     sa.CheckConstraint("last_sequence >= 1", name="accepted_by_event_1"),
     sa.CheckConstraint("lease_token >= 0", name="token_grows"),
     sa.CheckConstraint("(state = 2) = (lease_owner IS NOT NULL)", name="running_has_owner"),
     sa.CheckConstraint("(state = 2) = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
-    sa.CheckConstraint("(state >= 3) = (ended_at IS NOT NULL)", name="ended_has_time"),
+    sa.CheckConstraint("(state >= 4) = (ended_at IS NOT NULL)", name="ended_has_time"),
     sa.CheckConstraint("held_until IS NULL OR state = 1", name="only_queued_is_held"),
 )
 

@@ -124,7 +124,9 @@ def _methods(servicer: JobServicer, observer: Observer) -> dict[str, grpc.RpcMet
         "GetJob": unary(servicer.get_job, messages.GetJobRequest, messages.GetJobResponse),
         "ListJobs": unary(servicer.list_jobs, messages.ListJobsRequest, messages.ListJobsResponse),
         "CancelJob": unary(servicer.cancel_job, messages.CancelJobRequest, messages.CancelJobResponse),
-        "GetLastRecord": unary(servicer.get_last_record, messages.GetLastRecordRequest, messages.GetLastRecordResponse),
+        "GetLastRecord": stream(
+            servicer.get_last_record, messages.GetLastRecordRequest, messages.GetLastRecordResponse.SerializeToString
+        ),
         "ReadArtifact": stream(
             servicer.read_artifact, messages.ReadArtifactRequest, messages.ReadArtifactResponse.SerializeToString
         ),

@@ -21,6 +21,7 @@ from runner.rpc.calls import Context
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 1_000
 ARTIFACT_CHUNK: Final = 64 * 1024
+RECORD_CHUNK: Final = 256 * 1024
 
 
 class JobServicer:
@@ -106,8 +107,10 @@ class JobServicer:
 
     async def get_last_record(
         self, request: messages.GetLastRecordRequest, context: Context
-    ) -> messages.GetLastRecordResponse:
-        return messages.GetLastRecordResponse(record_json=await self._runner.record(request.job_id))
+    ) -> AsyncGenerator[messages.GetLastRecordResponse, None]:
+        record = await self._runner.record(request.job_id)
+        for start in range(0, len(record), RECORD_CHUNK):
+            yield messages.GetLastRecordResponse(record_json=record[start : start + RECORD_CHUNK])
 
     async def read_artifact(
         self, request: messages.ReadArtifactRequest, context: Context

@@ -21,6 +21,8 @@ from runner.engine.settings import DEFAULT_QUEUE
 from runner.engine.submission import Submission
 from runner.rpc.status import failure_of
 
+#: Bytes of outputs in view FULL, which has to stay below the 4 MiB that gRPC's clients take by default.
+MAX_OUTPUT_BYTES: Final = 2 * 1024 * 1024
 STATES: Final = {state: job_pb2.JobState.ValueType(state) for state in JobState}
 
 
@@ -84,11 +86,15 @@ def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
             skipped=counts[TaskState.SKIPPED],
         )
     )
-    message.tasks.extend(map(_task, run.tasks.values()))
+    room = MAX_OUTPUT_BYTES
+    for task in run.tasks.values():
+        shown = _task(task, with_output=len(task.output) <= room)
+        room -= len(shown.output_json)
+        message.tasks.append(shown)
     return message
 
 
-def _task(run: TaskRun) -> job_pb2.Task:
+def _task(run: TaskRun, *, with_output: bool) -> job_pb2.Task:
     message = job_pb2.Task(
         task_id=run.plan.id,
         description=run.plan.description,
@@ -97,7 +103,9 @@ def _task(run: TaskRun) -> job_pb2.Task:
         dependencies=run.plan.dependencies,
         attempts=len(run.attempts),
         progress=run.fraction,
-        output_json=run.output,
+        output_json=run.output if with_output else b"",
+        output_left_out=not with_output,
+        output_artifact_id=run.output_artifact_id,
     )
     _stamp(message.start_time, run.started_at)
     _stamp(message.end_time, run.ended_at)
@@ -126,6 +134,7 @@ def batch_result(result: Accepted | Exception) -> job_service_pb2.BatchSubmitJob
         code=code_pb2.Code.Value(failure.code.name),
         message=failure.message,
         reason=failure.reason,
+        metadata=failure.metadata,
         findings=map(frames.finding_message, failure.findings),
     )
     if failure.retry_after is not None:

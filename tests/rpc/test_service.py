@@ -44,6 +44,11 @@ async def names(daemon: Any, job_id: str, after: int = 0) -> list[str]:
     return [event.WhichOneof("event") or "" async for event in watched(daemon, job_id, after)]
 
 
+async def record_of(daemon: Any, job_id: str) -> bytes:
+    pieces = daemon.stub.GetLastRecord(messages.GetLastRecordRequest(job_id=job_id))
+    return b"".join([piece.record_json async for piece in pieces])
+
+
 def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
     """The rich status, by the detail's type; each type at most once."""
     found: dict[str, Any] = {}
@@ -80,8 +85,7 @@ async def test_a_job_is_accepted_run_watched_and_recorded(daemon: Any) -> None:
     assert job.state == job_pb2.JOB_STATE_SUCCEEDED
     assert (job.progress, job.task_counts.succeeded, job.last_sequence) == (1.0, 2, len(events))
     assert json.loads(job.tasks[0].output_json) == {"n": 1}
-    got = await daemon.stub.GetLastRecord(messages.GetLastRecordRequest(job_id=job.job_id))
-    record = json.loads(got.record_json)
+    record = json.loads(await record_of(daemon, job.job_id))
     assert (record["status"], record["job_id"], set(record["task_results"])) == ("success", job.job_id, {"t0", "t1"})
 
 
@@ -226,8 +230,7 @@ async def test_a_running_job_is_cancelled_and_recorded(daemon: Any) -> None:
     assert (await names(daemon, job_id))[-3:] == ["job_cancelling", "task_cancelled", "job_cancelled"]
     again = (await daemon.stub.CancelJob(messages.CancelJobRequest(job_id=job_id, reason="again"))).job
     assert again.state == job_pb2.JOB_STATE_CANCELLED
-    record = (await daemon.stub.GetLastRecord(messages.GetLastRecordRequest(job_id=job_id))).record_json
-    assert json.loads(record)["metadata"]["cancelled"] is True
+    assert json.loads(await record_of(daemon, job_id))["metadata"]["cancelled"] is True
 
 
 async def test_a_queued_job_is_cancelled_although_its_queue_is_full(start: Any) -> None:
@@ -245,7 +248,7 @@ async def test_what_does_not_exist_is_not_found(daemon: Any) -> None:
         stub.GetJob(messages.GetJobRequest(job_id="nope")),
         stub.GetJob(messages.GetJobRequest(job_id="nope", view=messages.JOB_VIEW_FULL)),
         stub.CancelJob(messages.CancelJobRequest(job_id="nope")),
-        stub.GetLastRecord(messages.GetLastRecordRequest(job_id="nope")),
+        anext(aiter(stub.GetLastRecord(messages.GetLastRecordRequest(job_id="nope")))),
         anext(watched(daemon, "nope")),
         anext(aiter(stub.ReadArtifact(messages.ReadArtifactRequest(job_id="nope", artifact_id="x")))),
     ):

@@ -32,13 +32,13 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """Accepted and durable; waits for a runner, for `not_before`, or for room in its queue."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
     """Held by a runner under a lease."""
-    JOB_STATE_SUCCEEDED: _JobState.ValueType  # 3
+    JOB_STATE_SUCCEEDED: _JobState.ValueType  # 4
     """Terminal: every task that was to run succeeded."""
-    JOB_STATE_PARTIALLY_SUCCEEDED: _JobState.ValueType  # 4
+    JOB_STATE_PARTIALLY_SUCCEEDED: _JobState.ValueType  # 5
     """Terminal: some tasks succeeded and some did not."""
-    JOB_STATE_FAILED: _JobState.ValueType  # 5
+    JOB_STATE_FAILED: _JobState.ValueType  # 6
     """Terminal: nothing succeeded, a task failed under `fail_fast`, or the deadline passed."""
-    JOB_STATE_CANCELLED: _JobState.ValueType  # 6
+    JOB_STATE_CANCELLED: _JobState.ValueType  # 7
     """Terminal: cancelled on request."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
@@ -50,13 +50,13 @@ JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Accepted and durable; waits for a runner, for `not_before`, or for room in its queue."""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
 """Held by a runner under a lease."""
-JOB_STATE_SUCCEEDED: JobState.ValueType  # 3
+JOB_STATE_SUCCEEDED: JobState.ValueType  # 4
 """Terminal: every task that was to run succeeded."""
-JOB_STATE_PARTIALLY_SUCCEEDED: JobState.ValueType  # 4
+JOB_STATE_PARTIALLY_SUCCEEDED: JobState.ValueType  # 5
 """Terminal: some tasks succeeded and some did not."""
-JOB_STATE_FAILED: JobState.ValueType  # 5
+JOB_STATE_FAILED: JobState.ValueType  # 6
 """Terminal: nothing succeeded, a task failed under `fail_fast`, or the deadline passed."""
-JOB_STATE_CANCELLED: JobState.ValueType  # 6
+JOB_STATE_CANCELLED: JobState.ValueType  # 7
 """Terminal: cancelled on request."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
@@ -395,6 +395,8 @@ class Task(_message.Message):
     WAITING_UNTIL_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     OUTPUT_JSON_FIELD_NUMBER: _builtins.int
+    OUTPUT_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_ARTIFACT_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """As in the descriptor, unique in the job."""
     description: _builtins.str
@@ -410,7 +412,11 @@ class Task(_message.Message):
     wait_reason: Global___WaitReason.ValueType
     """Why it waits, while WAITING."""
     output_json: _builtins.bytes
-    """The output as JSON; empty where there is none or it became an artifact."""
+    """The output as JSON; empty where there is none, it became an artifact, or it was left out."""
+    output_left_out: _builtins.bool
+    """True where the outputs of the tasks before it filled the response (2 MiB). WatchJob and the `.last` record have it."""
+    output_artifact_id: _builtins.str
+    """The artifact that holds the output as JSON, where it became one."""
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the tasks that must succeed first."""
@@ -447,10 +453,12 @@ class Task(_message.Message):
         waiting_until: _timestamp_pb2.Timestamp | None = ...,
         failure: Global___Failure | None = ...,
         output_json: _builtins.bytes = ...,
+        output_left_out: _builtins.bool = ...,
+        output_artifact_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "waiting_until", b"waiting_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dependencies", b"dependencies", "description", b"description", "end_time", b"end_time", "failure", b"failure", "output_json", b"output_json", "progress", b"progress", "start_time", b"start_time", "state", b"state", "task_id", b"task_id", "task_type", b"task_type", "wait_reason", b"wait_reason", "waiting_until", b"waiting_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dependencies", b"dependencies", "description", b"description", "end_time", b"end_time", "failure", b"failure", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "output_left_out", b"output_left_out", "progress", b"progress", "start_time", b"start_time", "state", b"state", "task_id", b"task_id", "task_type", b"task_type", "wait_reason", b"wait_reason", "waiting_until", b"waiting_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,7 +36,7 @@ class _JobViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobView.Value
     JOB_VIEW_BASIC: _JobView.ValueType  # 1
     """Without tasks."""
     JOB_VIEW_FULL: _JobView.ValueType  # 2
-    """With every task and its output."""
+    """With every task, and its output up to 2 MiB of outputs in all."""
 
 class JobView(_JobView, metaclass=_JobViewEnumTypeWrapper):
     """How much of a job to send."""
@@ -46,7 +46,7 @@ JOB_VIEW_UNSPECIFIED: JobView.ValueType  # 0
 JOB_VIEW_BASIC: JobView.ValueType  # 1
 """Without tasks."""
 JOB_VIEW_FULL: JobView.ValueType  # 2
-"""With every task and its output."""
+"""With every task, and its output up to 2 MiB of outputs in all."""
 Global___JobView: _TypeAlias = JobView  # noqa: Y015
 
 @_typing.final
@@ -133,13 +133,18 @@ class SubmitJobRequest(_message.Message):
         inputs_json: _builtins.bytes = ...,
         fail_fast: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "deadline", b"deadline", "fail_fast", b"fail_fast", "not_before", b"not_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "deadline", b"deadline", "descriptor", b"descriptor", "fail_fast", b"fail_fast", "not_before", b"not_before", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "content_type", b"content_type", "deadline", b"deadline", "descriptor", b"descriptor", "fail_fast", b"fail_fast", "inputs_json", b"inputs_json", "labels", b"labels", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "content_type", b"content_type", "deadline", b"deadline", "descriptor", b"descriptor", "fail_fast", b"fail_fast", "inputs_json", b"inputs_json", "labels", b"labels", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fail_fast: _TypeAlias = _typing.Literal["fail_fast"]  # noqa: Y015
     _WhichOneofArgType__fail_fast: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["descriptor"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fail_fast) -> _WhichOneofReturnType__fail_fast | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
 
@@ -263,11 +268,32 @@ class BatchSubmitJobsError(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """A google.rpc.Code."""
     message: _builtins.str
@@ -282,6 +308,10 @@ class BatchSubmitJobsError(_message.Message):
     def retry_delay(self) -> _duration_pb2.Duration:
         """For RESOURCE_EXHAUSTED: when to come back."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The metadata of the ErrorInfo."""
+
     def __init__(
         self,
         *,
@@ -290,10 +320,11 @@ class BatchSubmitJobsError(_message.Message):
         reason: _builtins.str = ...,
         findings: _abc.Iterable[_job_pb2.Finding] | None = ...,
         retry_delay: _duration_pb2.Duration | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "findings", b"findings", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "findings", b"findings", "message", b"message", "metadata", b"metadata", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -594,7 +625,7 @@ class ListJobsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 50 where 0, 1,000 at most."""
+    """At most this many; 50 where 0, 1,000 at most. A page may hold fewer: it ends at about 2 MiB."""
     page_token: _builtins.str
     """From the last response; valid with the same filter and order only."""
     filter: _builtins.str
@@ -722,13 +753,13 @@ Global___GetLastRecordRequest: _TypeAlias = GetLastRecordRequest  # noqa: Y015
 
 @_typing.final
 class GetLastRecordResponse(_message.Message):
-    """The record."""
+    """A piece of the record."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_JSON_FIELD_NUMBER: _builtins.int
     record_json: _builtins.bytes
-    """The `.last`, JSON, the very bytes that were written."""
+    """At most 256 KiB, in order. All pieces joined are the `.last`: JSON, the very bytes that were written."""
     def __init__(
         self,
         *,

@@ -70,7 +70,7 @@ class JobServiceStub:
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
-        self.GetLastRecord = channel.unary_unary(
+        self.GetLastRecord = channel.unary_stream(
                 '/altrunner.v1.JobService/GetLastRecord',
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.GetLastRecordRequest.SerializeToString,
                 response_deserializer=altrunner_dot_v1_dot_job__service__pb2.GetLastRecordResponse.FromString,
@@ -137,7 +137,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLastRecord(self, request, context):
-        """The `.last` record of a job that has ended.
+        """The `.last` record of a job that has ended, in chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +188,7 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
             ),
-            'GetLastRecord': grpc.unary_unary_rpc_method_handler(
+            'GetLastRecord': grpc.unary_stream_rpc_method_handler(
                     servicer.GetLastRecord,
                     request_deserializer=altrunner_dot_v1_dot_job__service__pb2.GetLastRecordRequest.FromString,
                     response_serializer=altrunner_dot_v1_dot_job__service__pb2.GetLastRecordResponse.SerializeToString,
@@ -410,7 +410,7 @@ class JobService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/altrunner.v1.JobService/GetLastRecord',

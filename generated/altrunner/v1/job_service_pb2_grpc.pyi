@@ -51,8 +51,8 @@ class JobServiceStub:
     """Jobs by filter, in pages."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
-    GetLastRecord: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]
-    """The `.last` record of a job that has ended."""
+    GetLastRecord: _grpc.UnaryStreamMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]
+    """The `.last` record of a job that has ended, in chunks."""
     ReadArtifact: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadArtifactRequest, _job_service_pb2.ReadArtifactResponse]
     """The bytes of an artifact, in chunks."""
 
@@ -77,8 +77,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Jobs by filter, in pages."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
-    GetLastRecord: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]  # type: ignore[assignment]
-    """The `.last` record of a job that has ended."""
+    GetLastRecord: _aio.UnaryStreamMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]  # type: ignore[assignment]
+    """The `.last` record of a job that has ended, in chunks."""
     ReadArtifact: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadArtifactRequest, _job_service_pb2.ReadArtifactResponse]  # type: ignore[assignment]
     """The bytes of an artifact, in chunks."""
 
@@ -148,8 +148,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _job_service_pb2.GetLastRecordRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_job_service_pb2.GetLastRecordResponse, _abc.Awaitable[_job_service_pb2.GetLastRecordResponse]]:
-        """The `.last` record of a job that has ended."""
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.GetLastRecordResponse], _abc.AsyncIterator[_job_service_pb2.GetLastRecordResponse]]:
+        """The `.last` record of a job that has ended, in chunks."""
 
     @_abc_1.abstractmethod
     def ReadArtifact(

@@ -59,13 +59,13 @@ def _jobs() -> None:
         sa.Column("descriptor_sha256", sa.Text(), nullable=False),
         sa.CheckConstraint("(state = 2) = (lease_expires_at IS NOT NULL)", name=op.f("ck_jobs_running_has_lease")),
         sa.CheckConstraint("(state = 2) = (lease_owner IS NOT NULL)", name=op.f("ck_jobs_running_has_owner")),
-        sa.CheckConstraint("(state >= 3) = (ended_at IS NOT NULL)", name=op.f("ck_jobs_ended_has_time")),
+        sa.CheckConstraint("(state >= 4) = (ended_at IS NOT NULL)", name=op.f("ck_jobs_ended_has_time")),
         sa.CheckConstraint("held_until IS NULL OR state = 1", name=op.f("ck_jobs_only_queued_is_held")),
         sa.CheckConstraint("last_sequence >= 1", name=op.f("ck_jobs_accepted_by_event_1")),
         sa.CheckConstraint("lease_token >= 0", name=op.f("ck_jobs_token_grows")),
         sa.CheckConstraint("priority BETWEEN 1 AND 4", name=op.f("ck_jobs_priority_known")),
         sa.CheckConstraint("progress BETWEEN 0 AND 1", name=op.f("ck_jobs_progress_is_a_fraction")),
-        sa.CheckConstraint("state BETWEEN 1 AND 6", name=op.f("ck_jobs_state_known")),
+        sa.CheckConstraint("state IN (1, 2, 4, 5, 6, 7)", name=op.f("ck_jobs_state_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     op.create_index("ix_jobs_cancelling", "jobs", ["rank", "id"], **_where("state = 1 AND cancel_reason IS NOT NULL"))
@@ -74,7 +74,7 @@ def _jobs() -> None:
     op.create_index("ix_jobs_held", "jobs", ["held_until"], **_where("state = 1 AND held_until IS NOT NULL"))
     op.create_index("ix_jobs_leases", "jobs", ["lease_expires_at"], **_where("state = 2"))
     op.create_index("ix_jobs_mortal", "jobs", ["deadline", "id"], **_where("state = 1 AND deadline IS NOT NULL"))
-    op.create_index("ix_jobs_ended", "jobs", ["state", "created_at", "id"], **_where("state >= 3"))
+    op.create_index("ix_jobs_ended", "jobs", ["state", "created_at", "id"], **_where("state >= 4"))
     op.create_index("ix_jobs_waiting", "jobs", ["queue", "created_at"], **_where("state = 1"))
     op.create_index(
         "uq_jobs_request_id", "jobs", ["namespace", "request_id"], unique=True, **_where("request_id != ''")
