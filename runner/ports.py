@@ -82,11 +82,27 @@ class Attempt(Protocol):
         """Stream a piece of text to watchers. Waits while the ledger is behind, so nothing grows without bound."""
 
 
+class Bulkhead(msgspec.Struct, frozen=True):
+    """A bound on the attempts that may be at one place at a time, so that a sick place holds up nobody else."""
+
+    #: Names the place; every task that names it shares its bound. There are few of them.
+    name: str
+    #: Attempts under way, at least 1.
+    places: int
+
+
 class Handler(Protocol):
     """What a kind of task does.
 
     When its job is cancelled, an attempt is cancelled at once. A handler that has an attribute `stops_when_asked` that
     is true listens to `Attempt.stop_requested` instead, and is cancelled only after `engine.cancel_grace_seconds`.
+
+    An attempt takes one of the `engine.max_concurrent_tasks`. Those of a handler that has an attribute `needs_slot`
+    that is false take none: for handlers that only wait.
+
+    A handler that has a method `bulkhead(task: TaskPlan) -> Bulkhead | None` is asked where a task goes when its job is
+    taken up, references in its parameters not resolved yet. The task starts when there is room; until then it takes no
+    slot, its time does not run, and nothing is recorded.
     """
 
     async def run(self, attempt: Attempt) -> Outcome:
@@ -133,7 +149,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Orchestrator(Protocol):
-    """An AI orchestrator's endpoint."""
+    """An AI orchestrator's endpoint. One that bounds its calls has an attribute `bulkhead`, a Bulkhead."""
 
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
         """Call it; `on_text` receives pieces of the answer as they arrive, if the protocol streams.

@@ -18,7 +18,7 @@ from runner.core.events import AttemptOutput, AttemptProgressed, Event, Usage
 from runner.core.plan import JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
-from runner.ports import Attempt, FileLeft, Handler, Outcome, Secrets
+from runner.ports import Attempt, Bulkhead, FileLeft, Handler, Outcome, Secrets
 
 #: Characters of streamed text that may wait for a commit before `output` makes its handler wait.
 MAX_UNCOMMITTED_TEXT: Final = 64 * 1024
@@ -248,6 +248,18 @@ class LiveAttempt(Attempt):
             return value
 
         return references.Scope(output=scope.output, inputs=scope.inputs, job_id=scope.job_id, secret=secret)
+
+
+def bulkhead_of(handler: Handler, task: TaskPlan) -> Bulkhead | None:
+    """The bulkhead that a handler names for a task. One that cannot say so has none; its attempt tells why."""
+    asked = getattr(handler, "bulkhead", None)
+    if asked is None:
+        return None
+    try:
+        named: Bulkhead | None = asked(task)
+    except Exception:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
+        return None
+    return named if isinstance(named, Bulkhead) and named.places > 0 else None
 
 
 def no_secret(name: str) -> str | None:

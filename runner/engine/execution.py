@@ -37,13 +37,22 @@ from runner.core.events import (
 from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun, TaskRun
 from runner.core.job import Append, Claim, Ending, StoredArtifact
 from runner.core.last import compose, seal
-from runner.core.plan import Instant, Plan, TaskId
+from runner.core.plan import Instant, Plan, TaskId, TaskPlan
 from runner.core.retry import retry_at
-from runner.engine.attempt import Failed, Interrupted, LiveAttempt, Result, Stopped, Succeeded, scope_for
+from runner.engine.attempt import (
+    Failed,
+    Interrupted,
+    LiveAttempt,
+    Result,
+    Stopped,
+    Succeeded,
+    bulkhead_of,
+    scope_for,
+)
 from runner.engine.bell import Bell
 from runner.engine.deposits import deposit
 from runner.engine.equipment import Equipment
-from runner.engine.slots import Place
+from runner.engine.slots import Slots, Standing
 from runner.engine.submission import trace_id_of
 
 Arguments = ParamSpec("Arguments")
@@ -84,7 +93,7 @@ class Execution:
         self._bell = Bell()
         self._has_news = False
         self._reported_at = -REPORT_INTERVAL
-        self._place = Place(claim.summary.priority, self._bell.ring)
+        self._standing: Standing
         self._scope = anyio.CancelScope()
 
     # ------------------------------------------------------------------------------------------------- signals
@@ -125,15 +134,17 @@ class Execution:
                     attempts.cancel_scope.cancel()
         finally:
             # A commit that was refused leaves tasks that never began.
-            for _ in self._starting:
-                self._with.slots.give_back()
-            self._with.slots.leave(self._place)
+            for task in self._starting:
+                self._standing.give_back(task.plan.id)
+            self._standing.leave()
 
     def _load(self) -> None:
         claim = self._claim
         self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
         self._inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
         self._run = JobRun(self._plan, deadline=claim.summary.deadline).replay(frames.decode(claim.frames))
+        ways = {task.id: self._way(task) for task in self._plan.tasks}
+        self._standing = Standing(ways, claim.summary.priority, self._bell.ring)
 
     async def _drive(self, attempts: anyio.abc.TaskGroup) -> None:
         self._record(JobStarted(self._with.runner_id, self.token))
@@ -203,19 +214,21 @@ class Execution:
 
     def _choose(self) -> None:
         """The tasks that start with this commit: as many as are runnable and have a slot."""
-        slots = self._with.slots
         if self._release_at is not None:
-            slots.leave(self._place)
+            self._standing.leave()
             return
-        for task in self._run.runnable(self._now()):
-            if not slots.take(self._place):
-                break
-            self._starting.append(task)
-        else:
-            slots.leave(self._place)
+        self._starting += self._standing.choose(self._run.runnable(self._now()))
         for task in self._starting:
             name, _ = self._with.handler_for(task.plan.kind)
             self._record(AttemptStarted(task.plan.id, len(task.attempts) + 1, name))
+
+    def _way(self, task: TaskPlan) -> tuple[Slots, ...]:
+        """Bulkheads come first: who waits for a sick endpoint must not hold what others could use."""
+        _, handler = self._with.handler_for(task.kind)
+        slots = self._with.slots
+        bulkhead = bulkhead_of(handler, task)
+        fence = () if bulkhead is None else (slots.bulkhead(bulkhead.name, bulkhead.places),)
+        return (*fence, slots) if getattr(handler, "needs_slot", True) else fence
 
     def _report(self) -> None:
         """Progress and text that have waited long enough, or that another commit can carry."""
@@ -256,7 +269,7 @@ class Execution:
             with spanned as live.traceparent:
                 result = await live.run(handler, partial(self._scope_of, live))
         finally:
-            self._with.slots.give_back()
+            self._standing.give_back(live.task.id)
         self._ended.append((live, result))
         self._bell.ring()
 

@@ -2,14 +2,17 @@
 
 Jobs stand in line, one place each, and get one slot a turn, so that a job of ten thousand tasks and a job of one
 advance side by side. A step of priority is a head start of so many turns: urgent jobs go first, and nobody starves.
+
+What a bulkhead bounds has a line of its own, and who waits there holds no slot of the pool.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from runner.core.plan import Priority
+from runner.core.interpreter import TaskRun
+from runner.core.plan import Priority, TaskId
 
 #: Turns that one step of priority is worth.
 HEAD_START = 1_000
@@ -34,6 +37,14 @@ class Slots:
         self.free = total
         self._turn = 0
         self._line: list[tuple[int, int, Place]] = []
+        self._bulkheads: dict[str, Slots] = {}
+
+    def bulkhead(self, name: str, places: int) -> Slots:
+        """The line before a bulkhead, the same one for everybody who names it."""
+        line = self._bulkheads.setdefault(name, Slots(places))
+        if line.total != places:
+            line.resize(places)
+        return line
 
     def resize(self, total: int) -> None:
         """Change the number of slots. Attempts under way keep theirs, so there may be too many for a while."""
@@ -55,6 +66,10 @@ class Slots:
             heapq.heappush(self._line, (self._turn - HEAD_START * place.priority, self._turn, place))
             self._grant()
         return False
+
+    def keep(self, place: Place) -> None:
+        """Put back what was just taken, so that the next `take` of this place succeeds again."""
+        place.granted += 1
 
     def give_back(self) -> None:
         """Return a slot to whoever is next."""
@@ -78,3 +93,62 @@ class Slots:
             place.granted += 1
             self.free -= 1
             place.wake()
+
+
+class Standing:
+    """Where one job stands: a place in every line that one of its tasks has to pass.
+
+    `ways` gives each task's lines, in the order in which it passes them.
+    """
+
+    def __init__(self, ways: Mapping[TaskId, tuple[Slots, ...]], priority: Priority, wake: Callable[[], None]) -> None:
+        self._ways = ways
+        self._kinds = frozenset(ways.values())
+        self._places = {line: Place(priority, wake) for way in self._kinds for line in way}
+
+    def choose(self, tasks: Iterable[TaskRun]) -> list[TaskRun]:
+        """Those of the tasks that have passed all their lines; the job stands in line for the others."""
+        chosen: list[TaskRun] = []
+        full: set[Slots] = set()
+        awaited: set[Slots] = set()
+        for task in tasks:
+            way = self._ways[task.plan.id]
+            if not full.isdisjoint(way):
+                continue
+            refused = self._take(way)
+            if refused is None:
+                chosen.append(task)
+                continue
+            full.add(refused)
+            awaited.update(way[: way.index(refused) + 1])
+            # A job of ten thousand prompts must not look at each of them whenever one ends.
+            if not any(full.isdisjoint(kind) for kind in self._kinds):
+                break
+        self._leave(but=awaited)
+        return chosen
+
+    def give_back(self, task_id: TaskId) -> None:
+        """The task has ended: whoever is next may pass."""
+        for line in self._ways[task_id]:
+            line.give_back()
+
+    def leave(self) -> None:
+        """Leave every line."""
+        self._leave(but=())
+
+    def _take(self, way: tuple[Slots, ...]) -> Slots | None:
+        """Take a place in every line, or answer the first that has none now.
+
+        Those before it are kept: given back and asked for again, two busy lines could pass a job to and fro for ever.
+        """
+        for line in way:
+            if not line.take(self._places[line]):
+                for earlier in way[: way.index(line)]:
+                    earlier.keep(self._places[earlier])
+                return line
+        return None
+
+    def _leave(self, *, but: Collection[Slots]) -> None:
+        for line, place in self._places.items():
+            if line not in but:
+                line.leave(place)

@@ -12,7 +12,7 @@ from runner.ports import Attempt, Outcome
 
 #: Reports over the whole wait, at most; and seconds between two of them, at least and at most.
 _REPORTS: Final = 20
-_SHORTEST_STEP: Final = 0.1
+_SHORTEST_STEP: Final = 0.5
 _LONGEST_STEP: Final = 5.0
 
 _Duration = Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86_400)]
@@ -27,6 +27,9 @@ class DelayParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 class Delay:
     """A Handler; its output is `{"seconds": …}`."""
+
+    #: It holds nothing but a timer, and jobs that wait for days must not keep others from working.
+    needs_slot: Final = False
 
     async def run(self, attempt: Attempt) -> Outcome:
         parameters = read(attempt.parameters, DelayParameters)

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from runner.core.errors import AttemptError
+from runner.core.plan import TaskPlan
 from runner.handlers.parameters import invalid, read
-from runner.ports import Answer, Attempt, Orchestrator, Outcome, Prompt
+from runner.ports import Answer, Attempt, Bulkhead, Orchestrator, Outcome, Prompt
 
 #: Ours; everything else goes to the orchestrator.
 _OWN: Final = frozenset({"prompt", "model", "endpoint", "task_type"})
@@ -47,6 +48,14 @@ class AskOrchestrator:
         telling = _Telling(attempt, parameters.max_tokens)
         answer = await orchestrator.ask(_prompt(attempt, parameters), telling.text)
         return _outcome(answer)
+
+    def bulkhead(self, task: TaskPlan) -> Bulkhead | None:
+        """The room of the task's endpoint; None where a reference names it, or it bounds nothing."""
+        name = task.parameters.get("endpoint")
+        if name is None:
+            name = next(iter(self._orchestrators), None)
+        chosen = self._orchestrators.get(name) if isinstance(name, str) else None
+        return getattr(chosen, "bulkhead", None)
 
     def _chosen(self, name: str | None) -> Orchestrator:
         if not self._orchestrators:

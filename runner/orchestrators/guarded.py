@@ -1,4 +1,4 @@
-"""An orchestrator behind circuit breakers: one for each model."""
+"""An orchestrator behind circuit breakers, one for each model, and a bulkhead."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import anyio
-import msgspec
 
 from runner.core.breaker import Breaker, BreakerPolicy, BreakerState, CallOutcome, Counts, OpenUntil, Permit
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import WaitReason
 from runner.orchestrators.connection import UNAUTHORIZED
-from runner.ports import Answer, Clock, Observer, Orchestrator, Prompt
+from runner.ports import Answer, Bulkhead, Clock, Observer, Orchestrator, Prompt
 
 #: The model whose breaker is shared by all models beyond `max_models`: their names come from jobs, and never end.
 OTHER_MODELS: Final = "*"
@@ -20,6 +19,9 @@ OTHER_MODELS: Final = "*"
 #: Waiters come back over this share of the time they wait, and at least over so many seconds, after the opening.
 _SPREAD_SHARE: Final = 0.25
 _SPREAD_SECONDS: Final = 1.0
+
+#: Seconds after which a call that found no room is tried again, at least; chance makes it up to twice as many.
+_NO_ROOM_SECONDS: Final = 5.0
 
 #: Reasons that say something of the endpoint although no other attempt would help.
 _FAULTS: Final = frozenset({"ANSWER_TOO_LARGE"})
@@ -54,7 +56,9 @@ class GuardedOrchestrator:
         self._inner = inner
         self._default_model = default_model
         self._policy = policy
-        self._places = anyio.Semaphore(max_calls, fast_acquire=True)
+        #: The engine keeps to it, so that nobody comes in vain but those who learned late where they go.
+        self.bulkhead = Bulkhead(f"orchestrator.endpoints[{name}]", max_calls)
+        self._calls = 0
         self._max_models = max_models
         self._clock = clock
         self._observer = observer
@@ -64,21 +68,21 @@ class GuardedOrchestrator:
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
         """Ask, if the breaker permits.
 
-        Raises AttemptPutOff: BREAKER_OPEN, with the time to come back, another one for each waiter.
+        Raises AttemptPutOff: BREAKER_OPEN, with the time to come back, another one for each waiter; RATE_LIMITED where
+        as many calls as may be are under way: nobody queues behind calls that hang.
         Raises AttemptError: as the endpoint's protocol does.
         """
-        arrived = anyio.current_time()
+        began = anyio.current_time()
         model, breaker = self._breaker(prompt.model or self._default_model)
-        # Asked for nothing but the refusal: nobody queues behind calls that hang. What it says may have changed once
-        # there is a place, so the permit that counts is asked for there.
-        breaker.release(self._permit(model, breaker, arrived))
-        async with self._places:
-            began = anyio.current_time()
-            permit = self._permit(model, breaker, began)
-            waited = began - arrived
-            if waited:
-                prompt = msgspec.structs.replace(prompt, timeout=max(0.0, prompt.timeout - waited))
+        permit = self._permit(model, breaker, began)
+        if self._calls >= self.bulkhead.places:
+            breaker.release(permit)
+            raise self._no_room()
+        self._calls += 1
+        try:
             return await self._call(_Watch(prompt, on_text, began), model, breaker, permit)
+        finally:
+            self._calls -= 1
 
     async def health(self) -> None:
         await self._inner.health()
@@ -118,6 +122,14 @@ class GuardedOrchestrator:
         if refusal.state is BreakerState.FORCED_OPEN:
             message += "; it was opened by hand, or its API key was refused, and stays so until it is reset"
         return AttemptPutOff(WaitReason.BREAKER_OPEN, message, until=until, endpoint=self.name)
+
+    def _no_room(self) -> AttemptPutOff:
+        until = self._clock.now() + round(_NO_ROOM_SECONDS * (1 + self._chance()) * 1_000_000)
+        message = (
+            f"{self._calls} calls to orchestrator `{self.name}` are under way, as many as may be"
+            f" (setting `{self.bulkhead.name}.max_connections`)"
+        )
+        return AttemptPutOff(WaitReason.RATE_LIMITED, message, until=until, endpoint=self.name)
 
     async def _call(self, watch: _Watch, model: str, breaker: Breaker, permit: Permit) -> Answer:
         outcome: CallOutcome | None = None

@@ -42,8 +42,9 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 10.0
     #: Bytes of one answer.
     max_answer_bytes: Count = 8 * 1024 * 1024
-    #: Calls, and so connections, under way at a time; more wait for their turn.
-    max_connections: Count = 256
+    #: Calls, and so connections, under way at a time; further tasks wait and take no slot meanwhile. Keep it well below
+    #: `engine.max_concurrent_tasks`, or an endpoint that hangs holds up every other task.
+    max_connections: Count = 32
     #: Models with a circuit breaker of their own; the calls to any further ones share one.
     max_models: Count = 64
 

@@ -51,6 +51,10 @@ async def test_a_wrong_duration_is_told_by_name(value: object) -> None:
     assert (caught.value.reason, caught.value.retryable) == ("INVALID_PARAMETERS", False)
 
 
+async def test_it_holds_no_slot_while_it_waits() -> None:
+    assert Delay().needs_slot is False
+
+
 async def test_a_missing_duration_is_told() -> None:
     with pytest.raises(AttemptError, match="parameter `seconds` is missing"):
         await Delay().run(FakeAttempt())

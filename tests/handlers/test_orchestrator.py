@@ -9,7 +9,7 @@ from runner.core.errors import AttemptError
 from runner.core.events import Usage
 from runner.core.plan import Mode, Plan
 from runner.handlers.orchestrator import AskOrchestrator
-from runner.ports import Answer, Prompt
+from runner.ports import Answer, Bulkhead, Prompt
 from runner.testing import FakeAttempt
 
 
@@ -19,6 +19,7 @@ class Parrot:
     def __init__(self, name: str = "main") -> None:
         self.name = name
         self.asked: list[Prompt] = []
+        self.bulkhead: Bulkhead | None = None
 
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
         self.asked.append(prompt)
@@ -89,6 +90,20 @@ async def test_a_task_may_choose_its_orchestrator_and_the_first_takes_the_others
     handler = AskOrchestrator({"one": one, "two": two})
     assert (await handler.run(FakeAttempt({"endpoint": "two"}))).endpoint == "two"
     assert (await handler.run(FakeAttempt())).endpoint == "one"
+
+
+async def test_a_task_waits_for_the_room_of_the_endpoint_that_it_names() -> None:
+    one, two, free = Parrot("one"), Parrot("two"), Parrot("free")
+    one.bulkhead, two.bulkhead = Bulkhead("one", 1), Bulkhead("two", 2)
+    handler = AskOrchestrator({"one": one, "two": two, "free": free})
+
+    def room(**parameters: Any) -> Bulkhead | None:
+        return handler.bulkhead(FakeAttempt(parameters).task)
+
+    assert (room(), room(endpoint="two"), room(endpoint=None)) == (one.bulkhead, two.bulkhead, one.bulkhead)
+    for unknown in ("free", "three", "${inputs.endpoint}", 7, ["one"]):
+        assert room(endpoint=unknown) is None
+    assert AskOrchestrator({}).bulkhead(FakeAttempt().task) is None
 
 
 @pytest.mark.parametrize(

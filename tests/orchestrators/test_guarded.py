@@ -241,14 +241,22 @@ async def test_half_open_lets_three_probes_pass_and_puts_the_others_off() -> Non
     assert guarded.state() is BreakerState.CLOSED
 
 
-async def test_calls_under_way_are_bounded_and_the_others_wait_their_turn() -> None:
+async def test_calls_under_way_are_bounded_and_nobody_queues_behind_them() -> None:
     guarded = Guarded(max_calls=4)
-    guarded.behind.seconds = 1
+    guarded.behind.seconds = math.inf
     async with anyio.create_task_group() as group:
-        for _ in range(20):
+        for _ in range(4):
             group.start_soon(guarded.ask)
-    assert guarded.behind.most_under_way == 4
-    assert guarded.behind.calls == 20
+        await anyio.sleep(1)
+        for chance, seconds in ((0.0, 5), (0.5, 7.5)):
+            guarded.chance = chance
+            error = await put_off(guarded)
+            assert (error.wait_reason, error.until) == (WaitReason.RATE_LIMITED, START + seconds * 1_000_000)
+            assert "setting `orchestrator.endpoints[main].max_connections`" in error.message
+        group.cancel_scope.cancel()
+    assert guarded.behind.calls == guarded.behind.most_under_way == 4
+    guarded.behind.seconds = 0
+    await guarded.ask()
 
 
 async def test_an_open_breaker_refuses_at_once_though_every_place_is_taken() -> None:
@@ -263,22 +271,3 @@ async def test_an_open_breaker_refuses_at_once_though_every_place_is_taken() -> 
         with anyio.fail_after(0.1):
             await put_off(guarded)
         group.cancel_scope.cancel()
-
-
-async def test_who_waited_for_a_place_while_the_breaker_opened_is_refused() -> None:
-    guarded = Guarded(max_calls=1, policy=BreakerPolicy(minimum_calls=1))
-    guarded.behind.seconds = 10
-    guarded.behind.error = AttemptError("CONNECTION_FAILED", "gone", retryable=True)
-    outcomes: list[type[AttemptError]] = []
-
-    async def come() -> None:
-        try:
-            await guarded.ask()
-        except AttemptError as error:
-            outcomes.append(type(error))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(5):
-            group.start_soon(come)
-    assert outcomes == [AttemptError] + [AttemptPutOff] * 4
-    assert guarded.behind.calls == 1
