@@ -1,32 +1,54 @@
-"""Keeps secrets out of what is stored: every value that an attempt resolved is replaced wherever it comes back.
+"""Keeps secrets out of what is stored: every value that is known to be secret is replaced wherever it comes back.
 
-An orchestrator may echo a key in its answer, an HTTP server in its error page. What is committed, logged, traced or
-recorded has passed through here.
+An orchestrator may echo a key in its answer, an HTTP server in its error page, and either may quote it: inside JSON, in
+an address, in HTML. What is committed, logged, traced or recorded has passed through here.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from copy import copy
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 #: Shorter values would blank out ordinary words; a secret of less than this is none.
-MIN_LENGTH = 4
+MIN_LENGTH: Final = 4
+#: Characters of a line that is as good as the whole of a secret of many lines.
+MIN_LINE: Final = 12
 
 
 class Redaction:
-    """Replaces the given secrets by `[secret NAME]`."""
+    """Replaces the given secrets by `[secret NAME]`: as they stand, as others quote them, and line by line."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        self._marks = {value: f"[secret {name}]" for name, value in secrets.items() if len(value) >= MIN_LENGTH}
+        self._secrets = {name: value for name, value in secrets.items() if len(value) >= MIN_LENGTH}
+        self._marks = {value: f"[secret {name}]" for name, value in self._secrets.items()}
+        for name, value in self._secrets.items():
+            for form in _forms(value):
+                self._marks.setdefault(form, f"[secret {name}]")
         # Longest first: of a secret that begins another one, the rest must not stay.
         longest_first = sorted(self._marks, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        self._encoded = {_utf8(value): mark.encode() for value, mark in self._marks.items()}
-        self._bytes = re.compile(b"|".join(re.escape(_utf8(value)) for value in longest_first))
+        self._longest_first = longest_first
         #: Characters that may be the beginning of a secret and must wait for what follows.
         self._reach = len(longest_first[0]) - 1 if longest_first else 0
+        self._starts: defaultdict[str, list[str]] = defaultdict(list)
+        for value in longest_first:
+            self._starts[value[0]].append(value)
         self._held = ""
+
+    def knowing(self, more: Mapping[str, str]) -> Redaction:
+        """The same and more secrets, for another stream. Without more of them it costs next to nothing."""
+        if more:
+            return Redaction({**self._secrets, **more})
+        fresh = copy(self)
+        fresh._held = ""  # noqa: SLF001  it is one of these
+        return fresh
 
     def text(self, text: str) -> str:
         """A whole text."""
@@ -48,10 +70,17 @@ class Redaction:
         return value
 
     def data(self, data: bytes) -> bytes:
-        """Bytes: each secret in UTF-8, as it stands."""
+        """Bytes: each secret in UTF-8."""
         if self._pattern is None:
             return data
-        return self._bytes.sub(lambda match: self._encoded[match[0]], data)
+        pattern, marks = self._for_bytes
+        return pattern.sub(lambda match: marks[match[0]], data)
+
+    @cached_property
+    def _for_bytes(self) -> tuple[re.Pattern[bytes], dict[bytes, bytes]]:
+        # Made when there is a file: for a key of many lines a pattern takes tens of milliseconds.
+        marks = {_utf8(value): self._marks[value].encode() for value in self._longest_first}
+        return re.compile(b"|".join(map(re.escape, marks))), marks
 
     def feed(self, piece: str) -> str:
         """A piece of a stream; what may be part of a secret is held back until the next piece or `flush`.
@@ -81,10 +110,36 @@ class Redaction:
     def _begun(self, text: str, position: int) -> int:
         """Where, from a position on, an end of `text` starts that begins a secret; its length if none does."""
         for start in range(max(position, len(text) - self._reach), len(text)):
-            end = text[start:]
-            if any(len(value) > len(end) and value.startswith(end) for value in self._marks):
-                return start
+            values = self._starts.get(text[start])
+            if values is not None:
+                end = text[start:]
+                if any(len(value) > len(end) and value.startswith(end) for value in values):
+                    return start
         return len(text)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """A secret as others write it, and the long lines of one that has several, which are often shown one by one."""
+    # Headers lose the space around a value, and an excerpt is one line.
+    for whole in (value, value.strip(), " ".join(value.split())):
+        if len(whole) >= MIN_LENGTH:
+            yield whole
+            yield from _quoted(whole)
+    lines = value.splitlines()
+    for line in map(str.strip, lines if len(lines) > 1 else ()):
+        # The frame of a PEM file is the same for everybody's.
+        if len(line) >= MIN_LINE and not line.startswith("-----"):
+            yield line
+            yield from _quoted(line)
+
+
+def _quoted(value: str) -> Iterator[str]:
+    """A text inside JSON (some escape the slash as well), in what Python shows, in addresses and forms, in HTML."""
+    escaped = json.dumps(value)[1:-1]
+    yield from (escaped, escaped.replace("/", "\\/"), json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1])
+    yield from (quote(value, safe="", errors="surrogateescape"), quote(value, errors="surrogateescape"))
+    yield quote_plus(value, errors="surrogateescape")
+    yield from (html.escape(value), html.escape(value, quote=False))
 
 
 def _utf8(text: str) -> bytes:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,3 +70,54 @@ def test_keys_and_nested_values_are_redacted_and_other_values_left_alone() -> No
 def test_a_secret_that_is_no_utf_8_is_found_in_bytes() -> None:
     redaction = Redaction({"RAW": b"\xff\xfe-key".decode("utf-8", "surrogateescape")})
     assert redaction.data(b"a \xff\xfe-key b") == b"a [secret RAW] b"
+
+
+HARD = 'lïne one/"quoted"\\back\nand <line> two & more\n'
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        HARD,
+        json.dumps(HARD),
+        json.dumps(HARD, ensure_ascii=False),
+        json.dumps(HARD).replace("/", "\\/"),
+        repr(HARD),
+        quote(HARD, safe=""),
+        quote(HARD),
+        quote_plus(HARD),
+        html.escape(HARD),
+        html.escape(HARD, quote=False),
+        HARD.strip(),
+        " ".join(HARD.split()),
+        'lïne one/"quoted"\\back',
+        "and <line> two & more",
+        json.dumps('lïne one/"quoted"\\back'),
+    ],
+)
+def test_a_secret_is_found_as_others_quote_it_and_line_by_line(shown: str) -> None:
+    redaction, stream = Redaction({"KEY": HARD}), Redaction({"KEY": HARD})
+    cleaned = redaction.text(f"<<{shown}>>")
+    assert cleaned.replace('"', "").replace("'", "").strip("<>\n") == "[secret KEY]"
+    assert redaction.data(f"<<{shown}>>".encode()).decode() == cleaned
+    assert "".join((*map(stream.feed, f"<<{shown}>>"), stream.flush())) == cleaned
+
+
+def test_the_frame_and_the_short_lines_of_a_key_file_are_nobody_s_secret() -> None:
+    body = ["MIIabc123456", "ZZtop9876543", "QQ=="]
+    redaction = Redaction({"PEM": "\n".join(["-----BEGIN KEY-----", *body, "-----END KEY-----\n"])})
+    assert redaction.text("-----BEGIN KEY-----, QQ==, ZZtop9876543") == "-----BEGIN KEY-----, QQ==, [secret PEM]"
+
+
+def test_a_secret_that_is_a_form_of_another_one_keeps_its_own_name() -> None:
+    assert Redaction({"A": "a b/c", "B": "a%20b%2Fc"}).text("a%20b%2Fc") == "[secret B]"
+
+
+def test_more_secrets_make_another_redaction_and_each_stream_holds_back_its_own() -> None:
+    one = Redaction({"A": "first-key"})
+    assert one.feed("first-") == ""
+    other, more = one.knowing({}), one.knowing({"B": "second-key"})
+    assert other.feed("key") == "key"
+    assert more.text("first-key second-key") == "[secret A] [secret B]"
+    assert one.feed("key") == "[secret A]"
+    assert one.text("second-key") == "second-key"
