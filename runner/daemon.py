@@ -23,6 +23,7 @@ from runner import __version__
 from runner import settings as settings_module
 from runner.core.errors import InvalidSettings, RunnerError
 from runner.core.plan import Instant
+from runner.core.redaction import Redaction
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
 from runner.engine.equipment import Equipment
@@ -65,11 +66,36 @@ class Addresses(msgspec.Struct, frozen=True):
     http: str | None
 
 
+#: A clock that was set is followed by a nanosecond in so many, so that no wait is a hundredth longer than it was to be.
+_FOLLOWING: Final = 100
+
+
+def _uptime() -> int:
+    """Nanoseconds that passed, those in which the machine slept among them where it can tell."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class SystemClock:
-    """Wall time of the machine."""
+    """Wall time that neither jumps nor goes back: the machine's at the start, and from there on what passes.
+
+    Set by an hour, the machine's clock would make a back-off of a second wait an hour, or end every lease at once.
+    What it was set by is caught up with over time, 36 s in an hour.
+    """
+
+    def __init__(self, wall: Callable[[], int] = time.time_ns, uptime: Callable[[], int] = _uptime) -> None:
+        self._wall = wall
+        self._uptime = uptime
+        self._seen = uptime()
+        self._time = wall()
 
     def now(self) -> Instant:
-        return time.time_ns() // 1_000
+        uptime = self._uptime()
+        passed = uptime - self._seen
+        behind = self._wall() - self._time - passed
+        most = passed // _FOLLOWING
+        self._seen = uptime
+        self._time += passed + max(-most, min(behind, most))
+        return self._time // 1_000
 
 
 async def serve(
@@ -113,6 +139,7 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
                 http_request=settings.http_request,
                 python=settings.python,
                 data_processing=settings.data_processing,
+                observer=telemetry,
             )
         )
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
@@ -123,6 +150,7 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
             observer=telemetry,
             clock=clock,
             secrets=secrets,
+            redaction=Redaction(settings_module.known_secrets(settings)),
             settings=settings.engine,
             retry=settings.retry,
             slots=Slots(settings.engine.max_concurrent_tasks),
@@ -275,6 +303,8 @@ def _reload(
     telemetry.logs.set_level(held.log.level)
     equipment.settings, equipment.retry = held.engine, held.retry
     equipment.secrets = SettingsSecrets(held.secrets)
+    # What was replaced is told no more than what replaces it: calls under way may have been made with either.
+    equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))
     equipment.slots.resize(held.engine.max_concurrent_tasks)
     runner.limit_queues(held.queues)
     telemetry.notice("reloaded", applied=result.applied, restart=result.restart)
