@@ -9,7 +9,6 @@ RunnerError
 │   └── ArtifactNotFound
 ├── RequestIdReused        the same request id came with another body
 ├── QueueFull              carries the queue, its limit, and when to come back
-├── FramesPruned           retention removed events that were asked for; carries the oldest left
 ├── Draining               the daemon is shutting down; another one, or the same one later, will do
 ├── LedgerUnavailable      the store cannot be reached or written now; nothing was changed
 │   └── LedgerFull         the disk is full
@@ -22,17 +21,26 @@ RunnerError
 └── AttemptError           an attempt of a task failed; says whether another may help
     └── AttemptPutOff      it did not begin; does not count as an attempt
 
-Raised where they are known, translated once at each edge by one table (`rpc/status.py`, `cli.py`).
+Raised where they are known, translated once at each edge by one table (`rpc/status.py`, `cli/exits.py`).
 The message tells the reader what to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from runner.core.events import Usage, WaitReason
 from runner.core.findings import Finding
 from runner.core.plan import Instant
+
+#: Characters of what a caller sent that are repeated to him.
+ECHOED: Final = 100
+
+
+def brief(name: str) -> str:
+    """What a caller sent, short enough for a message."""
+    return name if len(name) <= ECHOED else f"{name[: ECHOED - 1]}…"
 
 
 class RunnerError(Exception):
@@ -55,7 +63,9 @@ class InvalidRequest(RunnerError):
 
     def __init__(self, *findings: Finding) -> None:
         self.findings = findings
-        super().__init__("; ".join(f"{finding.path}: {finding.message}" for finding in findings))
+        count = len(findings)
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        super().__init__(f"{findings[0].path}: {findings[0].message}{more}")
 
 
 class NotFound(RunnerError):
@@ -74,7 +84,7 @@ class JobNotFound(NotFound):
     kind = "job"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(job_id, f"there is no job `{job_id}`; list jobs to see which there are")
+        super().__init__(job_id, f"there is no job `{brief(job_id)}`; list jobs to see which there are")
 
 
 class RecordNotFound(NotFound):
@@ -83,7 +93,7 @@ class RecordNotFound(NotFound):
     kind = "record"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(job_id, f"job `{job_id}` has no .last record yet; watch it until it ends")
+        super().__init__(job_id, f"job `{brief(job_id)}` has no .last record yet; watch it until it ends")
 
 
 class ArtifactNotFound(NotFound):
@@ -92,7 +102,9 @@ class ArtifactNotFound(NotFound):
     kind = "artifact"
 
     def __init__(self, job_id: str, artifact_id: str) -> None:
-        super().__init__(artifact_id, f"job `{job_id}` has no artifact `{artifact_id}`; its .last record names them")
+        super().__init__(
+            artifact_id, f"job `{brief(job_id)}` has no artifact `{brief(artifact_id)}`; its .last record names them"
+        )
 
 
 class RequestIdReused(RunnerError):
@@ -115,16 +127,9 @@ class QueueFull(RunnerError):
         #: Seconds.
         self.retry_after = retry_after
         super().__init__(
-            f"queue `{queue}` is full ({limit} jobs wait; setting `queues.max_queued`); try again in {retry_after:g} s"
+            f"queue `{queue}` is full ({limit} jobs wait; setting `queues.{queue}.max_queued`); "
+            f"try again in {retry_after:g} s"
         )
-
-
-class FramesPruned(RunnerError):
-    """Retention removed events that were asked for."""
-
-    def __init__(self, job_id: str, oldest: int) -> None:
-        self.oldest = oldest
-        super().__init__(f"events of job `{job_id}` before number {oldest} were pruned")
 
 
 class Draining(RunnerError):

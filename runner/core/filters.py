@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from runner.core.errors import InvalidRequest
+from runner.core.errors import InvalidRequest, brief
 from runner.core.events import JobState
 from runner.core.findings import Finding
 from runner.core.job import JobSummary
@@ -171,7 +171,7 @@ def parse_order(text: str) -> bool:
         case ["create_time"] | ["create_time", "asc"]:
             return True
     raise InvalidRequest(
-        Finding("BAD_ORDER", "order_by", f"cannot order by `{text}`; use `create_time desc` or `create_time`")
+        Finding("BAD_ORDER", "order_by", f"cannot order by `{brief(text)}`; use `create_time desc` or `create_time`")
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from runner.core.errors import RunnerError
 from runner.core.events import Artifact, Failure, JobState
 from runner.core.plan import Instant, JobId, Priority, Sequence
 
@@ -64,6 +65,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str
     #: Holds JobAccepted.
     frame: Frame
+    #: Set on one that must not be accepted: the answer, unless it repeats a submission that was accepted before.
+    refusal: RunnerError | None = None
 
 
 class Submitted(msgspec.Struct, frozen=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from runner import frames
 from runner.core.alt import DescriptorLimits
@@ -26,11 +27,13 @@ from runner.engine.leases import keep_leases
 from runner.engine.outbox import Outbox
 from runner.engine.rescuer import rescue_jobs
 from runner.engine.settings import QueueSettings, queue_limits
-from runner.engine.submission import Prepared, Submission, prepare
+from runner.engine.submission import Prepared, Submission, is_slow, prepare, repeated
 from runner.ports import Sink
 
-#: Descriptors longer than this are decoded in a thread, so that the event loop answers others meanwhile.
+#: Bytes of descriptors beyond which they are decoded in a thread, so that the event loop answers others meanwhile.
 DECODE_IN_THREAD = 64 * 1024
+#: Threads that decode at a time; they share one interpreter with the event loop, so more would only hold it up.
+DECODERS = 2
 MAX_REASON = 1_000
 #: Seconds that sinks have at the end of a drain; what they did not take waits in the ledger.
 LAST_DELIVERIES = 5.0
@@ -61,6 +64,7 @@ class Runner:
         self.dispatcher = Dispatcher(equipment, queues)
         self._outboxes = [Outbox(equipment, sink) for sink in sinks]
         self._draining = False
+        self._decoders = anyio.CapacityLimiter(DECODERS)
 
     async def run(self) -> None:
         """Run every background loop until cancelled."""
@@ -97,7 +101,10 @@ class Runner:
 
         Raises InvalidDescriptor, InvalidRequest: as `submit`.
         """
-        return (await self._prepare(submission)).warnings
+        (prepared,) = await self._prepare_all([msgspec.structs.replace(submission, request_id="")])
+        if isinstance(prepared, RunnerError):
+            raise prepared
+        return prepared.warnings
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a job. It is durable when this returns.
@@ -122,29 +129,37 @@ class Runner:
         if len(submissions) > self._with.settings.max_batch:
             message = f"at most {self._with.settings.max_batch} jobs in one batch (setting `engine.max_batch`)"
             raise InvalidRequest(Finding("TOO_MANY", "requests", message))
-        prepared: list[Prepared | RunnerError] = []
-        for submission in submissions:
-            try:
-                prepared.append(await self._prepare(submission))
-            except RunnerError as error:
-                prepared.append(error)
+        prepared = await self._prepare_all(submissions)
         good = [entry for entry in prepared if isinstance(entry, Prepared)]
         committed = iter(await self._commit(good))
         return [entry if isinstance(entry, Exception) else _accepted(entry, next(committed)) for entry in prepared]
 
-    async def _prepare(self, submission: Submission) -> Prepared:
-        decoding = partial(
-            prepare,
-            submission,
-            job_id=self._with.new_id(),
-            now=self._with.clock.now(),
-            limits=self._descriptor_limits,
-            settings=self._with.settings,
-            queues=self._queues,
-        )
-        if len(submission.descriptor) > DECODE_IN_THREAD:
-            return await anyio.to_thread.run_sync(decoding)
-        return decoding()
+    async def _prepare_all(self, submissions: Sequence[Submission]) -> list[Prepared | RunnerError]:
+        work = [self._preparation(submission) for submission in submissions]
+        if sum(len(submission.descriptor) for submission in submissions) > DECODE_IN_THREAD:
+            return await anyio.to_thread.run_sync(lambda: [prepared() for prepared in work], limiter=self._decoders)
+        results: list[Prepared | RunnerError] = []
+        for submission, prepared in zip(submissions, work, strict=True):
+            if results:
+                await checkpoint()
+            if is_slow(submission):
+                results.append(await anyio.to_thread.run_sync(prepared, limiter=self._decoders))
+            else:
+                results.append(prepared())
+        return results
+
+    def _preparation(self, submission: Submission) -> Callable[[], Prepared | RunnerError]:
+        """What is left to do, on any thread."""
+        job_id, now, settings = self._with.new_id(), self._with.clock.now(), self._with.settings
+        limits, queues = self._descriptor_limits, self._queues
+
+        def prepared() -> Prepared | RunnerError:
+            try:
+                return prepare(submission, job_id=job_id, now=now, limits=limits, settings=settings, queues=queues)
+            except RunnerError as error:
+                return repeated(submission, error, job_id=job_id, now=now, settings=settings) or error
+
+        return prepared
 
     async def _commit(self, good: Sequence[Prepared]) -> list[Submitted | Exception]:
         if not good:

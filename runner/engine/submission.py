@@ -12,7 +12,9 @@ import msgspec
 from runner import frames
 from runner.core import references
 from runner.core.alt import DescriptorLimits, decode
-from runner.core.errors import InvalidRequest
+from runner.core.alt.media import Format, format_of
+from runner.core.alt.report import Report, Unreadable
+from runner.core.errors import InvalidRequest, RunnerError
 from runner.core.events import JobAccepted, JobState, Recorded
 from runner.core.findings import Finding
 from runner.core.job import JobSummary, NewJob
@@ -20,7 +22,11 @@ from runner.core.plan import Instant, JobId, Plan, Priority
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
 
 MICROS: Final = 1_000_000
+#: Bytes of YAML or TOML that take longer to decode than others should wait.
+SLOW_BYTES: Final = 4 * 1024
 MAX_REQUEST_ID: Final = 128
+#: Queues that a message names.
+MAX_NAMED: Final = 10
 MAX_LABELS: Final = 32
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_VALUE: Final = 255
@@ -45,12 +51,14 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     inputs: bytes = b""
     #: None for the descriptor's.
     fail_fast: bool | None = None
+    #: What is wrong with the request itself and has no place above.
+    problems: tuple[Finding, ...] = ()
     #: W3C trace context of the submitter, or empty. Not part of the body that a request id stands for.
     traceparent: str = ""
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A submission that is fit to be committed, and what was odd about it."""
+    """A submission for the ledger, and what was odd about it."""
 
     job: NewJob
     #: What the job's first frame holds.
@@ -98,6 +106,32 @@ def prepare(
     accepted = Recorded(1, now, event)
     job = _new_job(submission, plan, encoded, accepted, job_id=job_id, settings=settings)
     return Prepared(job, accepted, decoded.warnings)
+
+
+def is_slow(submission: Submission) -> bool:
+    """Whether decoding would hold up the event loop: YAML and TOML take some milliseconds for a few KiB."""
+    if len(submission.descriptor) <= SLOW_BYTES:
+        return False
+    try:
+        chosen = format_of(submission.descriptor, submission.content_type, Report(DescriptorLimits()))
+    except Unreadable:
+        return False
+    return chosen in {Format.YAML, Format.TOML}
+
+
+def repeated(
+    submission: Submission, refusal: RunnerError, *, job_id: JobId, now: Instant, settings: EngineSettings
+) -> Prepared | None:
+    """A submission that is refused now, unless the ledger knows it: a repetition succeeds whatever has changed since.
+
+    None if it cannot have been accepted before.
+    """
+    if not 0 < len(submission.request_id) <= MAX_REQUEST_ID or submission.problems:
+        return None
+    plan = Plan(dialect="", alt_id="", version="", title="", created_at=0, tasks=())
+    accepted = Recorded(1, now, JobAccepted("", 0, submission.queue, plan.priority))
+    job = _new_job(submission, plan, b"", accepted, job_id=job_id, settings=settings)
+    return Prepared(msgspec.structs.replace(job, refusal=refusal), accepted, ())
 
 
 def _missing_inputs(plan: Plan, encoded: bytes, submission: Submission) -> list[str]:
@@ -181,6 +215,7 @@ def _inputs(submission: Submission) -> dict[str, Any]:
 def _problems(
     submission: Submission, *, now: Instant, settings: EngineSettings, queues: Mapping[str, QueueSettings]
 ) -> Iterator[Finding]:
+    yield from submission.problems
     if len(submission.request_id) > MAX_REQUEST_ID:
         yield Finding(
             "TOO_LONG", "request_id", f"at most {MAX_REQUEST_ID} characters; it has {len(submission.request_id)}"
@@ -190,7 +225,8 @@ def _problems(
             "BAD_NAME", "queue", "1 to 63 letters, digits, `.`, `_`, `-`, `/`, beginning with a letter or digit"
         )
     elif not settings.allow_undefined_queues and submission.queue not in queues:
-        known = ", ".join(sorted(queues)) or "none"
+        known = ", ".join(sorted(queues)[:MAX_NAMED]) or "none"
+        known += ", …" if len(queues) > MAX_NAMED else ""
         yield Finding("UNKNOWN_QUEUE", "queue", f"there is no queue `{submission.queue}`; defined are: {known}")
     yield from _label_problems(submission.labels)
     if submission.deadline is not None and submission.deadline <= now:

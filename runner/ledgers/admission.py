@@ -28,6 +28,8 @@ class Admission:
             if digest == new.request_sha256:
                 return Submitted(earlier, replayed=True)
             return RequestIdReused(job.request_id, earlier.id)
+        if new.refusal is not None:
+            return new.refusal
         limit = max_queued.get(job.queue)
         waiting = self._queued.get(job.queue, 0)
         if limit is not None and waiting >= limit:

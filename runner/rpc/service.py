@@ -20,6 +20,8 @@ from runner.rpc.calls import Context
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 1_000
+#: What a ledger can count to.
+MAX_SEQUENCE: Final = 2**63 - 1
 ARTIFACT_CHUNK: Final = 64 * 1024
 RECORD_CHUNK: Final = 256 * 1024
 
@@ -44,16 +46,14 @@ class JobServicer:
         self, request: messages.BatchSubmitJobsRequest, context: Context
     ) -> messages.BatchSubmitJobsResponse:
         traceparent = _traceparent(context)
-        if any(entry.validate_only for entry in request.requests):
-            raise InvalidRequest(Finding("NOT_IN_A_BATCH", "validate_only", "call SubmitJob for each instead"))
-        submissions = [wire.submission(entry, traceparent=traceparent) for entry in request.requests]
+        submissions = [wire.submission(entry, traceparent=traceparent, in_batch=True) for entry in request.requests]
         results = await self._runner.submit_batch(submissions)
         return messages.BatchSubmitJobsResponse(results=map(wire.batch_result, results))
 
     async def watch_job(self, request: messages.WatchJobRequest, context: Context) -> AsyncGenerator[bytes, None]:
         """Frames go out as the bytes they are stored as."""
-        if request.after_sequence < 0:
-            raise InvalidRequest(Finding("OUT_OF_RANGE", "after_sequence", "a sequence number is 0 or more"))
+        if not 0 <= request.after_sequence < MAX_SEQUENCE:
+            raise InvalidRequest(Finding("OUT_OF_RANGE", "after_sequence", "no event has such a number"))
         entries = self._runner.watch(request.job_id, after=request.after_sequence, heartbeat=self._heartbeat)
         try:
             async for entry in entries:
@@ -74,11 +74,14 @@ class JobServicer:
         pages = self._runner.watch_jobs(parse_filter(request.filter), after=_cursor(request), heartbeat=self._heartbeat)
         try:
             async for page in pages:
-                yield wire.changes(page.changes, page.cursor)
+                for response in wire.changes(page.changes, page.cursor):
+                    yield response
         finally:
             await pages.aclose()
 
     async def get_job(self, request: messages.GetJobRequest, context: Context) -> messages.GetJobResponse:
+        if request.view not in messages.JobView.values():
+            raise InvalidRequest(Finding("OUT_OF_RANGE", "view", f"there is no view {request.view}"))
         if request.view == messages.JOB_VIEW_FULL:
             return messages.GetJobResponse(job=wire.full_job(*await self._runner.job_run(request.job_id)))
         return messages.GetJobResponse(job=wire.job(await self._runner.job(request.job_id)))
@@ -88,19 +91,21 @@ class JobServicer:
             raise InvalidRequest(Finding("OUT_OF_RANGE", "page_size", f"0 to {MAX_PAGE}"))
         size = request.page_size or DEFAULT_PAGE
         after = parse_page_token(request.page_token, filter_text=request.filter, order_text=request.order_by)
+        if after is not None and not -MAX_SEQUENCE < after[0] < MAX_SEQUENCE:
+            raise InvalidRequest(Finding("BAD_PAGE_TOKEN", "page_token", "this is no page token of ours"))
         query = JobQuery(
             filter=parse_filter(request.filter),
             ascending=parse_order(request.order_by),
             after=after,
             limit=size + 1,
         )
-        jobs = await self._runner.jobs(query)
+        found = await self._runner.jobs(query)
+        jobs = wire.page(found[:size])
         token = ""
-        if len(jobs) > size:
-            jobs = jobs[:size]
-            place = (jobs[-1].created_at, jobs[-1].id)
-            token = page_token(place, filter_text=request.filter, order_text=request.order_by)
-        return messages.ListJobsResponse(jobs=map(wire.job, jobs), next_page_token=token)
+        if len(found) > len(jobs):
+            last = found[len(jobs) - 1]
+            token = page_token((last.created_at, last.id), filter_text=request.filter, order_text=request.order_by)
+        return messages.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def cancel_job(self, request: messages.CancelJobRequest, context: Context) -> messages.CancelJobResponse:
         return messages.CancelJobResponse(job=wire.job(await self._runner.cancel(request.job_id, request.reason)))

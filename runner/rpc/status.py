@@ -40,7 +40,11 @@ CODES: Final[tuple[tuple[type[errors.RunnerError], grpc.StatusCode, str], ...]] 
 )
 
 #: gRPC refuses trailers of more than 8 KiB by default, so a long list of findings is cut, and says so.
-MAX_VIOLATION_BYTES: Final = 4 * 1024
+MAX_VIOLATION_BYTES: Final = 3 * 1024
+#: Bytes of a message as it stands in a trailer, where other characters than ASCII's take three for each byte.
+MAX_MESSAGE_BYTES: Final = 1024
+#: The same for the path of a finding.
+MAX_PATH_BYTES: Final = 512
 
 
 class CallFailure(msgspec.Struct, frozen=True):
@@ -76,7 +80,17 @@ def failure_of(error: errors.RunnerError) -> CallFailure:
         case errors.QueueFull():
             retry_after = error.retry_after
             metadata = {"queue": error.queue, "limit": str(error.limit)}
-    return CallFailure(code, reason, str(error), findings, retry_after, metadata)
+    metadata = {key: errors.brief(value) for key, value in metadata.items()}
+    return CallFailure(code, reason, _cut(str(error), MAX_MESSAGE_BYTES), findings, retry_after, metadata)
+
+
+def _cut(text: str, limit: int) -> str:
+    size = 0
+    for index, character in enumerate(text):
+        size += 1 if " " <= character <= "~" else 3 * len(character.encode(errors="replace"))
+        if size > limit:
+            return f"{text[:index]}…"
+    return text
 
 
 def status_of(error: errors.RunnerError) -> grpc.Status:
@@ -116,15 +130,18 @@ def _details(error: errors.RunnerError, failure: CallFailure) -> Iterable[Messag
         delay.FromNanoseconds(round(failure.retry_after * 1e9))
         yield error_details_pb2.RetryInfo(retry_delay=delay)
     if isinstance(error, errors.QueueFull):
-        quota = error_details_pb2.QuotaFailure.Violation(subject=f"queue:{error.queue}", description=str(error))
+        quota = error_details_pb2.QuotaFailure.Violation(subject=f"queue:{error.queue}", description=failure.message)
         yield error_details_pb2.QuotaFailure(violations=[quota])
     if isinstance(error, errors.NotFound):
-        yield error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name, description=str(error))
+        name = errors.brief(error.name)
+        yield error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=name, description=failure.message)
 
 
 def _violation(finding: Finding) -> error_details_pb2.BadRequest.FieldViolation:
     place = f"{finding.line}:{finding.column}: " if finding.line else ""
     hint = f" Did you mean `{finding.suggestion}`?" if finding.suggestion else ""
     return error_details_pb2.BadRequest.FieldViolation(
-        field=finding.path, reason=finding.reason, description=f"{place}{finding.message}{hint}"
+        field=_cut(finding.path, MAX_PATH_BYTES),
+        reason=finding.reason,
+        description=_cut(f"{place}{finding.message}{hint}", MAX_MESSAGE_BYTES),
     )

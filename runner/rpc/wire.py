@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal
 
 from altrunner.v1 import job_pb2, job_service_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -13,6 +13,7 @@ from google.rpc import code_pb2
 from runner import frames
 from runner.core.errors import RunnerError
 from runner.core.events import JobState, TaskState
+from runner.core.findings import Finding
 from runner.core.interpreter import JobRun, TaskRun
 from runner.core.job import Change, JobSummary
 from runner.core.plan import Instant, Priority
@@ -21,26 +22,52 @@ from runner.engine.settings import DEFAULT_QUEUE
 from runner.engine.submission import Submission
 from runner.rpc.status import failure_of
 
-#: Bytes of outputs in view FULL, which has to stay below the 4 MiB that gRPC's clients take by default.
-MAX_OUTPUT_BYTES: Final = 2 * 1024 * 1024
+#: Bytes of jobs in a page, of changes in a response, and of outputs in view FULL: every response has to stay below the
+#: 4 MiB that gRPC's clients take by default.
+MAX_BYTES: Final = 2 * 1024 * 1024
+PRIORITIES: Final = {priority.value: priority for priority in Priority}
 STATES: Final = {state: job_pb2.JobState.ValueType(state) for state in JobState}
 
 
-def submission(request: job_service_pb2.SubmitJobRequest, *, traceparent: str) -> Submission:
-    """What a request asks for."""
+#: Years 1 to 9999, as google.protobuf.Timestamp has them.
+EARLIEST_SECOND: Final = -62_135_596_800
+LATEST_SECOND: Final = 253_402_300_799
+LAST_NANO: Final = 999_999_999
+
+
+def submission(request: job_service_pb2.SubmitJobRequest, *, traceparent: str, in_batch: bool = False) -> Submission:
+    """What a request asks for, with what of it cannot be asked for as its problems."""
+    problems: list[Finding] = []
+    if in_batch and request.validate_only:
+        problems.append(Finding("NOT_IN_A_BATCH", "validate_only", "call SubmitJob for each instead"))
+    if request.priority not in job_pb2.Priority.values():
+        problems.append(Finding("OUT_OF_RANGE", "priority", f"there is no priority {request.priority}"))
     return Submission(
         descriptor=request.descriptor,
         content_type=request.content_type,
         request_id=request.request_id,
-        priority=Priority(request.priority) if request.priority else None,
+        priority=PRIORITIES.get(request.priority),
         queue=request.queue or DEFAULT_QUEUE,
         labels=dict(request.labels),
-        not_before=frames.instant(request.not_before) if request.HasField("not_before") else None,
-        deadline=frames.instant(request.deadline) if request.HasField("deadline") else None,
+        not_before=_time(request, "not_before", problems),
+        deadline=_time(request, "deadline", problems),
         inputs=request.inputs_json,
         fail_fast=request.fail_fast if request.HasField("fail_fast") else None,
+        problems=tuple(problems),
         traceparent=traceparent,
     )
+
+
+def _time(
+    request: job_service_pb2.SubmitJobRequest, name: Literal["not_before", "deadline"], problems: list[Finding]
+) -> Instant | None:
+    if not request.HasField(name):
+        return None
+    stamp: Timestamp = getattr(request, name)
+    if EARLIEST_SECOND <= stamp.seconds <= LATEST_SECOND and 0 <= stamp.nanos <= LAST_NANO:
+        return frames.instant(stamp)
+    problems.append(Finding("OUT_OF_RANGE", name, "a time is in the years 1 to 9999, its nanos 0 to 999999999"))
+    return None
 
 
 def job(summary: JobSummary) -> job_pb2.Job:
@@ -86,7 +113,7 @@ def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
             skipped=counts[TaskState.SKIPPED],
         )
     )
-    room = MAX_OUTPUT_BYTES
+    room = MAX_BYTES
     for task in run.tasks.values():
         shown = _task(task, with_output=len(task.output) <= room)
         room -= len(shown.output_json)
@@ -144,12 +171,33 @@ def batch_result(result: Accepted | Exception) -> job_service_pb2.BatchSubmitJob
     return job_service_pb2.BatchSubmitJobsResult(error=error)
 
 
-def changes(page: Sequence[Change], cursor: int) -> job_service_pb2.WatchJobsResponse:
-    entries = [
-        job_service_pb2.JobChange(job=job(change.job), state=STATES[change.state], sequence=change.sequence)
-        for change in page
-    ]
-    return job_service_pb2.WatchJobsResponse(changes=entries, cursor=str(cursor))
+def page(summaries: Iterable[JobSummary]) -> list[job_pb2.Job]:
+    """The first jobs, view BASIC, at least one if there is any: as many as fit in a response."""
+    jobs: list[job_pb2.Job] = []
+    size = 0
+    for summary in summaries:
+        message = job(summary)
+        size += message.ByteSize()
+        if jobs and size > MAX_BYTES:
+            break
+        jobs.append(message)
+    return jobs
+
+
+def changes(page: Sequence[Change], cursor: int) -> Iterator[job_service_pb2.WatchJobsResponse]:
+    """One response, or as many as it takes to keep each from growing too large."""
+    response = job_service_pb2.WatchJobsResponse()
+    size = 0
+    for change in page:
+        entry = job_service_pb2.JobChange(job=job(change.job), state=STATES[change.state], sequence=change.sequence)
+        size += entry.ByteSize()
+        if response.changes and size > MAX_BYTES:
+            yield response
+            response, size = job_service_pb2.WatchJobsResponse(), entry.ByteSize()
+        response.changes.append(entry)
+        response.cursor = str(change.cursor)
+    response.cursor = str(cursor)
+    yield response
 
 
 def _stamp(field: Timestamp, instant: Instant | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
 import pytest
 
 from runner.core.errors import JobNotFound, QueueFull, RequestIdReused
@@ -46,6 +47,21 @@ async def test_a_request_id_with_another_body_is_refused_and_names_the_first_job
     (answer,) = await ledger.submit([job(request_id="r-1", body=b"other")], max_queued={})
     assert isinstance(answer, RequestIdReused)
     assert answer.job_id == first.id
+
+
+async def test_what_must_not_be_accepted_is_refused_unless_it_repeats(ledger: Ledger) -> None:
+    (first,) = await submitted(ledger, job(request_id="r-1"))
+    refusal = QueueFull("default", 1, 1.0)
+    late, clash, fresh = (
+        msgspec.structs.replace(new, refusal=refusal)
+        for new in (job(request_id="r-1"), job(request_id="r-1", body=b"other"), job(request_id="r-2"))
+    )
+    answers = await ledger.submit([late, clash, fresh], max_queued={})
+    assert answers[0] == Submitted(first, replayed=True)
+    assert isinstance(answers[1], RequestIdReused)
+    assert answers[2] is refusal
+    with pytest.raises(JobNotFound):
+        await ledger.job(fresh.summary.id)
 
 
 async def test_repetitions_within_one_submission_are_told_apart(ledger: Ledger) -> None:

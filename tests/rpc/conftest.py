@@ -39,9 +39,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@dataclass
 class WallClock:
+    #: Seconds.
+    ahead: int = 0
+
     def now(self) -> int:
-        return time.time_ns() // 1_000
+        return time.time_ns() // 1_000 + self.ahead * 1_000_000
 
 
 class NoSecrets:
@@ -94,8 +98,16 @@ def start(tmp_path: Path) -> Start:
     """Start a daemon over the test's directory; twice is a restart."""
 
     @asynccontextmanager
-    async def starting(*, port: int = 0, heartbeat: float = 15.0, **queues: QueueSettings) -> AsyncIterator[Daemon]:
-        observer, clock, stage = Quiet(), WallClock(), Stage()
+    async def starting(
+        *,
+        port: int = 0,
+        heartbeat: float = 15.0,
+        limits: DescriptorLimits | None = None,
+        undefined: bool = True,
+        ahead: int = 0,
+        **queues: QueueSettings,
+    ) -> AsyncIterator[Daemon]:
+        observer, clock, stage = Quiet(), WallClock(ahead), Stage()
         holder = Holder(str(uuid_utils.uuid7()), os.getpid(), "test", clock.now())
         ledger = SqlLedger(tmp_path / "ledger.db", holder=holder, observer=observer, settings=LedgerSettings())
         async with ledger.running():
@@ -106,7 +118,9 @@ def start(tmp_path: Path) -> Start:
                 observer=observer,
                 clock=clock,
                 secrets=NoSecrets(),
-                settings=EngineSettings(drain_grace_seconds=0, cancel_grace_seconds=0),
+                settings=EngineSettings(
+                    drain_grace_seconds=0, cancel_grace_seconds=0, allow_undefined_queues=undefined
+                ),
                 retry=RetryPolicy(),
                 slots=Slots(64),
                 broadcast=Broadcast(ledger, observer),
@@ -115,7 +129,7 @@ def start(tmp_path: Path) -> Start:
                 new_id=lambda: str(uuid_utils.uuid7()),
                 sinks=dict[str, Bell](),
             )
-            runner = Runner(equipment, queues=queues, descriptor_limits=DescriptorLimits())
+            runner = Runner(equipment, queues=queues, descriptor_limits=limits or DescriptorLimits())
             options = ServerOptions(
                 host="127.0.0.1",
                 port=port,

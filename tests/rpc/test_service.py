@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import grpc.aio
+import msgspec
 import pytest
 from altrunner.v1 import event_pb2, job_pb2
 from altrunner.v1 import job_service_pb2 as messages
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from runner.core.alt import DescriptorLimits
+from runner.core.filters import _binding
 from runner.engine.settings import QueueSettings
 
 pytestmark = pytest.mark.anyio
@@ -198,6 +203,12 @@ async def test_the_bad_ones_of_a_batch_do_not_spoil_the_good_ones(daemon: Any) -
     assert broken.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert (broken.error.findings[0].line, broken.error.findings[0].path) == (1, "")
     assert [finding.path for finding in blank.error.findings] == ["title"]
+    fine = [request(request_id="fine"), request(validate_only=True), request(priority=99), request()]
+    fine[3].deadline.seconds = 10**15
+    answer = await daemon.stub.BatchSubmitJobs(messages.BatchSubmitJobsRequest(requests=fine))
+    assert answer.results[0].HasField("accepted")
+    told = [[finding.reason for finding in result.error.findings] for result in answer.results[1:]]
+    assert told == [["NOT_IN_A_BATCH"], ["OUT_OF_RANGE"], ["OUT_OF_RANGE"]]
     too_many = messages.BatchSubmitJobsRequest(requests=[request()] * 1001)
     assert "engine.max_batch" in str((await refused(daemon.stub.BatchSubmitJobs(too_many))).details())
 
@@ -208,6 +219,52 @@ async def test_fields_of_the_call_are_checked_all_at_once(daemon: Any) -> None:
     error = await refused(daemon.stub.SubmitJob(wrong))
     fields = {violation.field for violation in details(error)["BadRequest"].field_violations}
     assert fields == {"queue", "request_id", "labels.", "labels.k", "inputs_json", "deadline"}
+
+
+async def test_numbers_beyond_what_they_count_are_refused_and_no_defects(daemon: Any) -> None:
+    late, early, split = request(), request(), request(priority=99)
+    late.deadline.seconds = 10**15
+    early.not_before.seconds = -(10**15)
+    split.not_before.nanos = -1
+    job_id = (await daemon.stub.SubmitJob(request())).job.job_id
+    whole = msgspec.msgpack.encode((_binding("", ""), 2**63, "x"))
+    token = base64.urlsafe_b64encode(whole).rstrip(b"=").decode()
+    for call, fields in (
+        (daemon.stub.SubmitJob(late), {"deadline"}),
+        (daemon.stub.SubmitJob(early), {"not_before"}),
+        (daemon.stub.SubmitJob(split), {"priority", "not_before"}),
+        (anext(watched(daemon, job_id, 2**63 - 1)), {"after_sequence"}),
+        (anext(watched(daemon, job_id, 2**63 - 2)), {"after_sequence"}),
+        (daemon.stub.ListJobs(messages.ListJobsRequest(page_token=token)), {"page_token"}),
+        (daemon.stub.GetJob(messages.GetJobRequest.FromString(b"\x10\x63")), {"view"}),
+    ):
+        error = await refused(call)
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert {violation.field for violation in details(error)["BadRequest"].field_violations} == fields
+
+
+async def test_a_repetition_succeeds_whatever_has_changed_since(start: Any) -> None:
+    """Promise 2: the deadline is over, the queue is gone, and the descriptor would be too large now."""
+    mortal = request(request_id="mortal", queue="mail")
+    mortal.deadline.FromSeconds(int(time.time()) + 3600)
+    large = request(request_id="large")
+    async with start(mail=QueueSettings()) as daemon:
+        jobs = [(await daemon.stub.SubmitJob(sent)).job.job_id for sent in (mortal, large)]
+        for job_id in jobs:
+            await names(daemon, job_id)
+    now: dict[str, Any] = {"limits": DescriptorLimits(max_bytes=10), "undefined": False, "default": QueueSettings()}
+    async with start(ahead=7200, **now) as daemon:
+        for sent, job_id in zip((mortal, large), jobs, strict=True):
+            again = await daemon.stub.SubmitJob(sent)
+            assert (again.replayed, again.job.job_id) == (True, job_id)
+        batch = await daemon.stub.BatchSubmitJobs(messages.BatchSubmitJobsRequest(requests=[mortal, large]))
+        assert [result.accepted.job.job_id for result in batch.results] == jobs
+        other = request(alt(title="Another"), request_id="large")
+        assert (await refused(daemon.stub.SubmitJob(other))).code() == grpc.StatusCode.ALREADY_EXISTS
+        fresh = request(request_id="new", queue="mail")
+        assert details(await refused(daemon.stub.SubmitJob(fresh)))["ErrorInfo"].reason == "INVALID_REQUEST"
+        fresh = request(request_id="new")
+        assert details(await refused(daemon.stub.SubmitJob(fresh)))["ErrorInfo"].reason == "INVALID_DESCRIPTOR"
 
 
 async def test_a_full_queue_says_when_to_come_back(start: Any) -> None:

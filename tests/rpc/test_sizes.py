@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
+import anyio
+import grpc
 import pytest
 from altrunner.v1 import job_pb2
 from altrunner.v1 import job_service_pb2 as messages
+from anyio.lowlevel import checkpoint
 
 from runner.core.alt import decode
 from runner.core.events import (
@@ -20,10 +24,10 @@ from runner.core.events import (
     Recorded,
 )
 from runner.core.interpreter import JobRun
-from runner.core.job import JobSummary
+from runner.core.job import Change, JobSummary
 from runner.core.plan import Priority
-from runner.rpc.wire import full_job
-from tests.rpc.test_service import alt, doing, names, request
+from runner.rpc.wire import changes, full_job, page
+from tests.rpc.test_service import alt, details, doing, names, refused, request
 
 pytestmark = pytest.mark.anyio
 
@@ -95,3 +99,87 @@ async def test_an_output_that_became_an_artifact_is_named(daemon: Any) -> None:
     read = messages.ReadArtifactRequest(job_id=job_id, artifact_id=task.output_artifact_id)
     output = b"".join([piece.chunk async for piece in daemon.stub.ReadArtifact(read)])
     assert json.loads(output) == "x" * 300_000
+
+
+@pytest.mark.parametrize("letter", ["k", "ş", "🙂"])
+async def test_rich_errors_survive_whatever_was_sent(daemon: Any, letter: str) -> None:
+    """Trailers of more than 8 KiB are refused by gRPC: the code and all details would be lost."""
+    long = letter * 20_000
+    labels = {f"!{index} {letter * 40}": letter * 300 for index in range(500)}
+    error = await refused(daemon.stub.SubmitJob(request(labels=labels)))
+    told = details(error)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert told["ErrorInfo"].metadata["findings"] == "1001"
+    assert 1 < len(told["BadRequest"].field_violations) < 500
+    assert "(and 1000 more)" in str(error.details())
+    for call in (
+        daemon.stub.GetJob(messages.GetJobRequest(job_id=long)),
+        anext(aiter(daemon.stub.ReadArtifact(messages.ReadArtifactRequest(job_id=long, artifact_id=long)))),
+        daemon.stub.ListJobs(messages.ListJobsRequest(order_by=long)),
+        daemon.stub.ListJobs(messages.ListJobsRequest(filter=f'{long} = "x"')),
+        daemon.stub.SubmitJob(request(queue=long, request_id=long)),
+        daemon.stub.SubmitJob(request(content_type=long)),
+    ):
+        error = await refused(call)
+        assert error.code() in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
+        assert len(str(error.details())) < 1100
+
+
+def test_a_page_of_jobs_ends_at_2_mib() -> None:
+    labels = {f"label-{index}": "ş" * 255 for index in range(32)}
+    jobs = page(summary(title="ş" * 1000, labels=labels) for _ in range(1000))
+    size = messages.ListJobsResponse(jobs=jobs).ByteSize()
+    assert 1.9 * (1 << 20) < size < 2.1 * (1 << 20)
+    assert len(page([summary(title="x" * (3 << 20))] * 2)) == 1
+
+
+def test_changes_are_told_in_responses_of_2_mib() -> None:
+    labels = {f"label-{index}": "ş" * 255 for index in range(32)}
+    entries = [Change(cursor, summary(labels=labels), JobState.RUNNING, 2) for cursor in range(1, 501)]
+    responses = list(changes(entries, 700))
+    assert max(response.ByteSize() for response in responses) < 2.1 * (1 << 20)
+    assert sum(len(response.changes) for response in responses) == 500
+    assert [int(response.cursor) for response in responses[:-1]] == [
+        sum(len(earlier.changes) for earlier in responses[: index + 1]) for index in range(len(responses) - 1)
+    ]
+    assert responses[-1].cursor == "700"
+
+
+async def test_a_list_that_is_cut_goes_on_where_it_was_cut(daemon: Any) -> None:
+    labels = {f"label-{index}": "ş" * 255 for index in range(32)}
+    batch = messages.BatchSubmitJobsRequest(requests=[request(labels=labels) for _ in range(200)])
+    ids = {result.accepted.job.job_id for result in (await daemon.stub.BatchSubmitJobs(batch)).results}
+    first = await daemon.stub.ListJobs(messages.ListJobsRequest(page_size=1000))
+    assert 100 < len(first.jobs) < 200
+    rest = await daemon.stub.ListJobs(messages.ListJobsRequest(page_size=1000, page_token=first.next_page_token))
+    assert not rest.next_page_token
+    assert {job.job_id for job in [*first.jobs, *rest.jobs]} == ids
+    assert len(first.jobs) + len(rest.jobs) == 200
+
+
+def yaml_of(size: int) -> bytes:
+    task = "  - id: t{0}\n    description: 'a task that is written down at some length, as tasks are'\n"
+    head = "id: a\nversion: '1.0'\ntitle: A test\ncreated_at: 2026-01-01T00:00:00Z\ntasks:\n"
+    return (head + "".join(task.format(index) for index in range(size // len(task)))).encode()
+
+
+@pytest.mark.parametrize("sizes", [[63_000] * 8, [5_000] * 12, [300_000]])
+async def test_decoding_does_not_hold_up_the_others(daemon: Any, sizes: list[int]) -> None:
+    """Whatever the batch, the event loop is back within a moment. Two cores and other tests: measured generously."""
+    requests = [request(yaml_of(size), content_type="application/yaml") for size in sizes]
+    batch = messages.BatchSubmitJobsRequest(requests=requests)
+    longest = 0.0
+    done = False
+
+    async def submit() -> None:
+        nonlocal done
+        await daemon.stub.BatchSubmitJobs(batch)
+        done = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(submit)
+        while not done:
+            began = time.perf_counter()
+            await checkpoint()
+            longest = max(longest, time.perf_counter() - began)
+    assert longest < 0.25
