@@ -24,6 +24,7 @@ from runner import settings as settings_module
 from runner.core.errors import InvalidSettings, RunnerError
 from runner.core.plan import Instant
 from runner.core.redaction import Redaction
+from runner.core.redaction import Redaction
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
 from runner.engine.equipment import Equipment
@@ -150,6 +151,7 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
             observer=telemetry,
             clock=clock,
             secrets=secrets,
+            redaction=Redaction(settings_module.known_secrets(settings)),
             redaction=Redaction(settings_module.known_secrets(settings)),
             settings=settings.engine,
             retry=settings.retry,
@@ -303,6 +305,8 @@ def _reload(
     telemetry.logs.set_level(held.log.level)
     equipment.settings, equipment.retry = held.engine, held.retry
     equipment.secrets = SettingsSecrets(held.secrets)
+    # What was replaced is told no more than what replaces it: calls under way may have been made with either.
+    equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))
     # What was replaced is told no more than what replaces it: calls under way may have been made with either.
     equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))
     equipment.slots.resize(held.engine.max_concurrent_tasks)

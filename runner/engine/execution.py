@@ -255,6 +255,7 @@ class Execution:
             timeout=max(0.0, min(limit, left)),
             ends_with_job=left < limit,
             secrets=self._with.secrets,
+            redaction=self._with.redaction,
             changed=self._news,
         )
         self._live[task.plan.id] = live
