@@ -50,7 +50,7 @@ from runner.engine.attempt import (
     scope_for,
 )
 from runner.engine.bell import Bell
-from runner.engine.deposits import deposit
+from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
 from runner.engine.slots import Slots, Standing
 from runner.engine.submission import trace_id_of
@@ -86,6 +86,7 @@ class Execution:
         self._ended: list[tuple[LiveAttempt, Result]] = []
         self._uncommitted: list[Recorded] = []
         self._artifacts: list[StoredArtifact] = []
+        self._kept = Kept()
         self._cancel_reason = claim.cancel_reason
         #: When, on the monotonic clock, what still runs is given up; None while not draining.
         self._release_at: float | None = None
@@ -143,6 +144,7 @@ class Execution:
         self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
         self._inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
         self._run = JobRun(self._plan, deadline=claim.summary.deadline).replay(frames.decode(claim.frames))
+        self._kept = Kept.by(self._run.tasks.values())
         ways = {task.id: self._way(task) for task in self._plan.tasks}
         self._standing = Standing(ways, claim.summary.priority, self._bell.ring)
 
@@ -286,11 +288,12 @@ class Execution:
                 return TaskCancelled(live.task.id, attempt=live.number, reason=self._run.stopping or "stopped")
 
     def _succeeded(self, live: LiveAttempt, result: Succeeded) -> Event:
-        deposited = deposit(live, result, self._with.settings, now=self._now(), new_id=self._with.new_id)
+        deposited = deposit(live, result, self._with.settings, self._kept, now=self._now(), new_id=self._with.new_id)
         if isinstance(deposited, Failed):
             return self._failed(live, deposited)
         event, artifacts = deposited
         self._artifacts += artifacts
+        self._kept = self._kept.with_more(event.output, event.artifacts)
         return event
 
     def _failed(self, live: LiveAttempt, result: Failed) -> Event:

@@ -47,8 +47,12 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     ageing_seconds: Annotated[float, Meta(ge=0)] = 60.0
     #: Bytes of a task's output that stand in its event, at most 524288; a larger output becomes an artifact.
     inline_output_bytes: Annotated[int, Meta(ge=1, le=512 * 1024)] = 256 * 1024
+    #: Bytes of outputs that stand in the events of one job together; after that, outputs over 1 KiB become artifacts.
+    inline_job_bytes: Count = 2 * 1024 * 1024
     #: Bytes of a task's output beyond which the attempt fails.
     max_output_bytes: Count = 16 * 1024 * 1024
+    #: Bytes that all tasks of a job may leave together; an attempt that would pass it fails.
+    max_job_output_bytes: Count = 256 * 1024 * 1024
     #: Jobs in one BatchSubmitJobs.
     max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     #: Whether a job may name a queue that `queues` does not; it then has the limits of `queues.default`.
@@ -57,6 +61,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.inline_output_bytes > self.max_output_bytes:
             msg = "`inline_output_bytes` is more than `max_output_bytes`"
+            raise ValueError(msg)
+        if self.max_output_bytes > self.max_job_output_bytes:
+            msg = "`max_output_bytes` is more than `max_job_output_bytes`"
             raise ValueError(msg)
         if self.poll_seconds >= self.lease_seconds:
             msg = "`poll_seconds` must be less than `lease_seconds`, or leases end between two looks"
