@@ -25,12 +25,14 @@ MIN_LINE: Final = 12
 class Redaction:
     """Replaces the given secrets by `[secret NAME]`: as they stand, as others quote them, and line by line."""
 
-    def __init__(self, secrets: Mapping[str, str]) -> None:
-        self._secrets = {name: value for name, value in secrets.items() if len(value) >= MIN_LENGTH}
-        self._marks = {value: f"[secret {name}]" for name, value in self._secrets.items()}
-        for name, value in self._secrets.items():
+    def __init__(self, secrets: Mapping[str, str], *, beside: Redaction | None = None) -> None:
+        """`beside` gives its secrets too; where both know one, it goes by its name among `secrets`."""
+        #: Names by value: after a rotation two values have one name.
+        self.names: dict[str, str] = {**(beside.names if beside else {}), **{secrets[name]: name for name in secrets}}
+        self._marks = {value: f"[secret {name}]" for value, name in self.names.items() if len(value) >= MIN_LENGTH}
+        for value, mark in list(self._marks.items()):
             for form in _forms(value):
-                self._marks.setdefault(form, f"[secret {name}]")
+                self._marks.setdefault(form, mark)
         # Longest first: of a secret that begins another one, the rest must not stay.
         longest_first = sorted(self._marks, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
@@ -45,7 +47,7 @@ class Redaction:
     def knowing(self, more: Mapping[str, str]) -> Redaction:
         """The same and more secrets, for another stream. Without more of them it costs next to nothing."""
         if more:
-            return Redaction({**self._secrets, **more})
+            return Redaction(more, beside=self)
         fresh = copy(self)
         fresh._held = ""  # noqa: SLF001  it is one of these
         return fresh

@@ -13,8 +13,8 @@ import anyio
 import msgspec
 
 from runner.core import references
-from runner.core.errors import AttemptError
-from runner.core.events import AttemptOutput, AttemptProgressed, Event, Usage
+from runner.core.errors import AttemptError, AttemptPutOff
+from runner.core.events import AttemptOutput, AttemptProgressed, Event, Usage, WaitReason
 from runner.core.plan import JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
@@ -26,6 +26,8 @@ MAX_UNCOMMITTED_TEXT: Final = 64 * 1024
 MAX_PIECE: Final = 32 * 1024
 #: Characters of a message in an event; the rest is cut off.
 MAX_MESSAGE: Final = 4_000
+#: No task waits longer: the year 2286, in microseconds.
+LATEST: Final = 10**16
 #: Counts are 64-bit on the wire.
 MAX_COUNT: Final = 2**63 - 1
 
@@ -69,6 +71,7 @@ class LiveAttempt(Attempt):
         timeout: float,
         ends_with_job: bool,
         secrets: Secrets,
+        redaction: Redaction,
         changed: Callable[[], None],
     ) -> None:
         self.job_id = job_id
@@ -88,7 +91,9 @@ class LiveAttempt(Attempt):
         self._stopping = anyio.Event()
         self._secrets = secrets
         self._seen: dict[str, str] = {}
-        self._redaction = Redaction({})
+        #: The daemon's own secrets, with which handlers call, whether this attempt knows of them or not.
+        self._daemons = redaction
+        self._redaction = redaction.knowing({})
         self._changed = changed
         self._progress: AttemptProgressed | None = None
         self._text: list[str] = []
@@ -112,9 +117,7 @@ class LiveAttempt(Attempt):
         told = self._told(message)
         for count in (completed, total):
             _check_count(count)
-        if fraction is not None and not isinstance(fraction, int | float):
-            raise TypeError(f"a fraction is a number from 0 to 1, not {type(fraction).__name__}")
-        self._progress = AttemptProgressed(self.task.id, self.number, fraction, completed, total, told)
+        self._progress = AttemptProgressed(self.task.id, self.number, _share(fraction), completed, total, told)
         self._changed()
 
     async def output(self, text: str) -> None:
@@ -167,7 +170,7 @@ class LiveAttempt(Attempt):
                 self._say(self._redaction.flush())
                 return self._succeeded(outcome)
         except AttemptError as error:
-            return self._failed(error)
+            return self._told_failure(error)
         # SystemExit: a task that calls sys.exit() ends itself, not the daemon.
         except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
             return self._broke(error)
@@ -214,6 +217,15 @@ class LiveAttempt(Attempt):
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return self._failed(AttemptError("HANDLER_ERROR", text, retryable=False))
 
+    def _told_failure(self, error: AttemptError) -> Failed:
+        """A failure that the handler speaks of, if it can be understood."""
+        try:
+            if isinstance(error, AttemptPutOff):
+                error.wait_reason, error.until = WaitReason(error.wait_reason), int(min(error.until, LATEST))
+            return self._failed(error)
+        except (TypeError, ValueError, OverflowError) as garbage:
+            return self._broke(garbage)
+
     def _failed(self, error: AttemptError) -> Failed:
         """What the error tells is made fit to be stored, in place."""
         error.reason, error.endpoint, error.model = map(self._told, (error.reason, error.endpoint, error.model))
@@ -244,7 +256,7 @@ class LiveAttempt(Attempt):
             if value is not None:
                 self._seen[name] = value
                 # At once: a later reference that fails must not tell an earlier one's value.
-                self._redaction = Redaction(self._seen)
+                self._redaction = self._daemons.knowing(self._seen)
             return value
 
         return references.Scope(output=scope.output, inputs=scope.inputs, job_id=scope.job_id, secret=secret)
@@ -281,9 +293,18 @@ def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _share(fraction: float | None) -> float | None:
+    """A fraction as a float from 0 to 1; what lies beyond is brought to the nearer end."""
+    if fraction is None:
+        return None
+    if not isinstance(fraction, int | float) or fraction != fraction:  # noqa: PLR0124  only NaN differs from itself, and isnan fails on large integers
+        raise TypeError(f"a fraction is a number from 0 to 1, not {fraction!r:.50}")
+    return float(min(max(fraction, 0), 1))
+
+
 def _check_count(count: int | None) -> None:
     if count is not None and (type(count) is not int or not 0 <= count <= MAX_COUNT):
-        raise ValueError(f"a count is a whole number, not {count!r}")
+        raise ValueError("a count is a whole number from 0 to 2**63 - 1")
 
 
 def _checked(usage: Usage | None) -> Usage | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from runner.core.redaction import Redaction
 from runner.core.retry import RetryPolicy
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
@@ -19,7 +20,10 @@ FALLBACK_HANDLER = "orchestrator"
 
 @dataclass(slots=True, kw_only=True)
 class Equipment:
-    """The ports and settings of one running engine. `settings`, `retry` and `secrets` are replaced on reload."""
+    """The ports and settings of one running engine.
+
+    `settings`, `retry`, `secrets` and `redaction` are replaced on reload.
+    """
 
     #: New at every start of the process.
     runner_id: str
@@ -29,6 +33,8 @@ class Equipment:
     observer: Observer
     clock: Clock
     secrets: Secrets
+    #: Takes the daemon's own secrets out of what attempts tell.
+    redaction: Redaction = field(default_factory=lambda: Redaction({}))
     settings: EngineSettings
     retry: RetryPolicy
     slots: Slots

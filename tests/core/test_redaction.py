@@ -121,3 +121,5 @@ def test_more_secrets_make_another_redaction_and_each_stream_holds_back_its_own(
     assert more.text("first-key second-key") == "[secret A] [secret B]"
     assert one.feed("key") == "[secret A]"
     assert one.text("second-key") == "second-key"
+    rotated = one.knowing({"A": "newer-key", "B": "first-key"})
+    assert rotated.text("first-key newer-key") == "[secret B] [secret A]"

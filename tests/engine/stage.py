@@ -18,6 +18,7 @@ from runner.core.errors import SinkUnavailable
 from runner.core.events import Event, Recorded
 from runner.core.job import Frame, JobSummary, OutboxEntry
 from runner.core.plan import Instant
+from runner.core.redaction import Redaction
 from runner.core.retry import RetryPolicy
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
@@ -167,6 +168,8 @@ class Stage:
         self.troupe = Troupe()
         self.clock = JumpingClock()
         self.vault = Vault()
+        #: The daemon's own secrets, by path.
+        self.known: dict[str, str] = {}
         self.retry = RetryPolicy(base_seconds=1, multiplier=2, cap_seconds=3600)
         self.settings = EngineSettings(default_task_timeout_seconds=600, lease_seconds=120, poll_seconds=30)
         self.queues: dict[str, QueueSettings] = {}
@@ -194,6 +197,7 @@ class Stage:
             observer=ear,
             clock=self.clock,
             secrets=self.vault,
+            redaction=Redaction(self.known),
             settings=settings,
             retry=self.retry,
             slots=Slots(settings.max_concurrent_tasks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from typing import Any
 
@@ -131,13 +132,16 @@ async def test_a_loop_in_the_output_fails_the_task() -> None:
     "report",
     [
         {"fraction": "half"},
+        {"fraction": math.nan},
+        {"completed": 10**400},
+        {"total": math.inf},
         {"completed": 2**70},
         {"completed": -1},
         {"completed": 1.5},
         {"message": 7},
         {"message": None},
     ],
-    ids=str,
+    ids=lambda report: str(report)[:30],
 )
 async def test_progress_that_makes_no_sense_is_refused_to_the_handler_s_face(report: dict[str, Any]) -> None:
     stage = Stage()
@@ -153,6 +157,87 @@ async def test_progress_that_makes_no_sense_is_refused_to_the_handler_s_face(rep
     async with stage.engine() as engine:
         history = await engine.run(task("a"))
     assert isinstance(history[-1].event, JobSucceeded)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "told"),
+    [
+        (10**400, 1.0),
+        (-(10**400), 0.0),
+        (math.inf, 1.0),
+        (-math.inf, 0.0),
+        (-0.5, 0.0),
+        (7, 1.0),
+        (True, 1.0),
+        (0.25, 0.25),
+    ],
+    ids=lambda value: str(value)[:10],
+)
+async def test_a_fraction_out_of_range_is_brought_to_the_nearer_end(fraction: float, told: float) -> None:
+    stage = Stage()
+
+    async def script(attempt: Attempt) -> Outcome:
+        attempt.progress(fraction)
+        await anyio.sleep(1)
+        return Outcome()
+
+    stage.troupe.scripts["a"] = script
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"))
+    assert [report.fraction for report in only(history, AttemptProgressed)] == [told]
+
+
+@pytest.mark.parametrize("report", [{"fraction": math.nan}, {"completed": -(10**400)}], ids=["nan", "vast"])
+async def test_a_handler_that_reports_garbage_fails_its_own_task_only(report: dict[str, Any]) -> None:
+    stage = Stage()
+
+    async def script(attempt: Attempt) -> Outcome:
+        attempt.progress(**report)
+        await anyio.lowlevel.checkpoint()
+        return Outcome()
+
+    stage.troupe.scripts["a"] = script
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"), task("b"))
+    assert [event.failure.reason for event in only(history, TaskFailed)] == ["HANDLER_ERROR"]
+    assert [event.task_id for event in only(history, AttemptSucceeded)] == ["b"]
+    assert not engine.ear.said("job_dropped")
+
+
+@pytest.mark.parametrize("until", [10**400, math.inf], ids=["vast", "infinite"])
+async def test_a_time_beyond_all_calendars_is_waited_for_in_vain_and_breaks_nothing(until: Any) -> None:
+    stage = Stage()
+
+    async def script(_: Attempt) -> Outcome:
+        await anyio.lowlevel.checkpoint()
+        raise AttemptPutOff(WaitReason.RATE_LIMITED, "later", until=until)
+
+    stage.troupe.scripts["a"] = script
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"))
+        await anyio.sleep(60)
+        await engine.runner.cancel(job_id, "enough")
+        history = await engine.end(job_id)
+    assert len(only(history, AttemptParked)) == 1
+    assert not engine.ear.said("job_dropped")
+
+
+async def test_a_failure_that_cannot_be_told_is_a_failure_all_the_same() -> None:
+    stage = Stage()
+
+    async def put_off(_: Attempt) -> Outcome:
+        await anyio.lowlevel.checkpoint()
+        raise AttemptPutOff(WaitReason.RATE_LIMITED, "later", until=math.nan)  # type: ignore[arg-type]
+
+    async def fail(_: Attempt) -> Outcome:
+        await anyio.lowlevel.checkpoint()
+        raise AttemptError(7, None, retryable=False)  # type: ignore[arg-type]
+
+    stage.troupe.scripts = {"a": put_off, "b": fail}
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"), task("b"))
+    assert [event.failure.reason for event in only(history, TaskFailed)] == ["HANDLER_ERROR"] * 2
+    assert not engine.ear.said("job_dropped")
 
 
 async def test_streamed_text_arrives_whole_and_in_pieces_that_a_response_can_hold() -> None:
@@ -319,6 +404,24 @@ async def test_a_secret_gets_into_no_frame_no_record_no_artifact_and_no_notice(w
     assert SECRET not in told
     assert SECRET not in json.loads(json.dumps(told))
     assert "[secret KEY]" in told, way
+
+
+async def test_a_secret_of_the_daemon_s_own_that_is_echoed_gets_nowhere_though_no_task_refers_to_it() -> None:
+    stage = Stage()
+    stage.known["endpoints.0.api_key"] = SECRET
+
+    async def echo(attempt: Attempt) -> Outcome:
+        attempt.progress(message=f"called with {SECRET}")
+        await attempt.output(f"Bearer {SECRET}")
+        return Outcome(output={"text": SECRET}, model=f"Bearer {SECRET}", endpoint=SECRET)
+
+    stage.troupe.scripts = {"a": echo, "b": raising(AttemptError("HTTP_STATUS", SECRET, retryable=False, model=SECRET))}
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"), task("b"))
+        history = await engine.end(job_id)
+    told = repr(history) + repr(await stage.record(job_id))
+    assert SECRET not in told
+    assert only(history, AttemptSucceeded)[0].model == "Bearer [secret endpoints.0.api_key]"
 
 
 async def test_a_secret_that_a_later_reference_s_failure_would_tell_stays_secret() -> None:
