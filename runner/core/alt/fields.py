@@ -6,7 +6,7 @@ import datetime as dt
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Instant
@@ -126,12 +126,26 @@ def filled_text(value: Any, spot: Spot, key: str) -> str | None:
 
 def identifier(value: Any, spot: Spot, key: str) -> str | None:
     """An id: not blank, and short enough to be repeated in every event."""
-    if type(value) is str and len(value) > spot.report.limits.max_id:
-        limit = spot.report.limits.max_id
-        message = f"`{key}` has {len(value)} characters; setting `descriptor.max_id` allows {limit}."
-        spot.wrong("TEXT_TOO_LONG", key, message)
-        return None
-    return filled_text(value, spot, key)
+    return filled_text(value, spot, key) if _fits("max_id", value, spot, key) else None
+
+
+def title(value: Any, spot: Spot, key: str) -> str | None:
+    """A text that is not blank, and short enough to be repeated in lists."""
+    return filled_text(value, spot, key) if _fits("max_title", value, spot, key) else None
+
+
+def short_text(value: Any, spot: Spot, key: str) -> str | None:
+    """A text that is short enough to be repeated in lists."""
+    return text(value, spot, key) if _fits("max_title", value, spot, key) else None
+
+
+def _fits(setting: Literal["max_id", "max_title"], value: Any, spot: Spot, key: str) -> bool:
+    limit: int = getattr(spot.report.limits, setting)
+    if type(value) is not str or len(value) <= limit:
+        return True
+    message = f"`{key}` has {len(value)} characters; setting `descriptor.{setting}` allows {limit}."
+    spot.wrong("TEXT_TOO_LONG", key, message)
+    return False
 
 
 def boolean(value: Any, spot: Spot, key: str) -> bool | None:

@@ -31,5 +31,7 @@ class DescriptorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_string: int = 1 << 20
     #: Characters of an id; ids are repeated in every event.
     max_id: int = 256
+    #: Characters of a title, and of other texts that lists and events repeat: version, persona, language, task type.
+    max_title: int = 1_000
     #: Errors told in one answer; as many warnings.
     max_findings: int = 100

@@ -27,8 +27,10 @@ from runner.core.alt.fields import (
     integer,
     mapping,
     number,
+    short_text,
     text,
     texts,
+    title,
     word,
 )
 from runner.core.alt.report import Path, Report, kind_of, shown
@@ -57,12 +59,12 @@ def _as_it_is(value: Any, _spot: Spot, _key: str) -> Any:
 FILE = Table(
     {
         "id": Field("alt_id", identifier, required=True),
-        "version": Field("version", filled_text, required=True),
+        "version": Field("version", title, required=True),
         "timestamp": Field("created_at", instant, required=True),
-        "command": Field("title", filled_text, required=True),
-        "language": Field("language", text),
+        "command": Field("title", title, required=True),
+        "language": Field("language", short_text),
         "mode": Field("mode", read_mode),
-        "persona": Field("persona", text),
+        "persona": Field("persona", short_text),
         "chaos_level": Field("chaos_level", integer(1, 10)),
         "metadata": Field("metadata", mapping),
         "saved_at": Field("_saved_at", _as_it_is),
@@ -74,7 +76,7 @@ FILE = Table(
 SEGMENT = Table(
     {
         "id": Field("id", identifier, required=True),
-        "task_type": Field("kind", filled_text, required=True),
+        "task_type": Field("kind", title, required=True),
         "content": Field("description", filled_text, required=True),
         "parameters": Field("_parameters", _as_it_is),
         "dependencies": Field("dependencies", texts),

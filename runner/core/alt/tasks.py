@@ -31,8 +31,10 @@ from runner.core.alt.fields import (
     integer,
     mapping,
     number,
+    short_text,
     text,
     texts,
+    title,
     word,
 )
 from runner.core.alt.report import Path, Report, kind_of
@@ -49,12 +51,12 @@ _STATUSES = {name: name for name in ("pending", "running", "completed", "failed"
 FILE = Table(
     {
         "id": Field("alt_id", identifier, required=True),
-        "version": Field("version", filled_text, required=True),
-        "title": Field("title", filled_text, required=True),
+        "version": Field("version", title, required=True),
+        "title": Field("title", title, required=True),
         "created_at": Field("created_at", instant, required=True),
         "description": Field("description", text),
         "mode": Field("mode", read_mode),
-        "persona": Field("persona", text),
+        "persona": Field("persona", short_text),
         "priority": Field("priority", read_priority),
         "tags": Field("tags", texts),
         "metadata": Field("metadata", mapping),
@@ -145,12 +147,12 @@ def _tasks(listed: list[Any], report: Report) -> tuple[list[TaskPlan], list[tupl
 
 def _sound_task(raw: _Sound, report: Report) -> TaskPlan:
     dependencies, parameters = raw.dependencies or (), raw.parameters or {}
-    told = parameters.get("task_type")
+    told, longest = parameters.get("task_type"), report.limits.max_title
     if (
         raw.id.isspace()
         or raw.description.isspace()
         or len(raw.id) > report.limits.max_id
-        or not (told is None or (isinstance(told, str) and told and not told.isspace()))
+        or not (told is None or (isinstance(told, str) and 0 < len(told) <= longest and not told.isspace()))
         or (len(dependencies) > 1 and len(set(dependencies)) < len(dependencies))
     ):
         raise msgspec.ValidationError
@@ -195,7 +197,7 @@ def _kind(parameters: dict[str, Any], index: int, report: Report) -> str:
     told = parameters.get("task_type")
     if told is None:
         return _untold_kind(parameters)
-    return filled_text(told, Spot((LIST, index, "parameters"), report), "task_type") or ""
+    return title(told, Spot((LIST, index, "parameters"), report), "task_type") or ""
 
 
 def _untold_kind(parameters: dict[str, Any]) -> str:

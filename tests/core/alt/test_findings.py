@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -164,6 +165,30 @@ def test_a_number_where_text_belongs_suggests_the_quotes() -> None:
 def test_keys_that_are_no_words_are_quoted_in_paths() -> None:
     (finding,) = refused(tasks_file(task("a", parameters={"prompt": "x", "a b": ["${nothing}"]})))
     assert finding.path == 'tasks[0].parameters["a b"][0]'
+
+
+LONG = "x" * 1001
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (tasks_file(title=LONG), "title"),
+        (tasks_file(persona=LONG), "persona"),
+        (tasks_file(version=f"1.{'0' * 1000}"), "version"),
+        (tasks_file(task("a", parameters={"task_type": LONG})), "tasks[0].parameters.task_type"),
+        (segments_file(command=LONG), "command"),
+        (segments_file(persona=LONG), "persona"),
+        (segments_file(language=LONG), "language"),
+        (segments_file(segment("a", task_type=LONG)), "segments[0].task_type"),
+    ],
+)
+def test_what_lists_repeat_is_short(raw: dict[str, Any], path: str) -> None:
+    (finding,) = refused(raw)
+    assert (finding.reason, finding.path) == ("TEXT_TOO_LONG", path)
+    assert "1001" in finding.message or "1002" in finding.message
+    assert "`descriptor.max_title`" in finding.message
+    assert decode(as_json(raw), limits=DescriptorLimits(max_title=1002))
 
 
 def test_messages_quote_hostile_text_short_and_printable() -> None:
