@@ -177,11 +177,12 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
 @asynccontextmanager
 async def _telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
     masking = Masking(settings_module.known_secrets(settings))
-    logs = Logs(settings.log, masking)
+    metrics = Metrics(settings.metrics, masking=masking)
+    logs = Logs(settings.log, masking, dropped=metrics.log_line_dropped)
     traces = Traces(settings.traces, masking=masking)
     with logs.listening():
         try:
-            yield Telemetry(logs, Metrics(settings.metrics), traces)
+            yield Telemetry(logs, metrics, traces)
         finally:
             await traces.aclose()
 

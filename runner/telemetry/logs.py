@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -24,11 +24,60 @@ LEVELS: Final = {
 Fields = MutableMapping[str, Any]
 
 
-class Logs:
-    """Where log events go. Writing is synchronous: a line is out before the next thing happens."""
+class _Outlet:
+    """A stream that may break: a full disk behind it, or a pipe that nobody reads any more, must not end the daemon.
 
-    def __init__(self, settings: LogSettings, masking: Masking, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
+    What cannot be written is counted. The stream may still hold the last lines and bring them when it can.
+    """
+
+    def __init__(self, stream: TextIO, dropped: Callable[[], None]) -> None:
+        self._stream = stream
+        self._dropped = dropped
+        self._missing = 0
+        self._broken = False
+
+    def write(self, line: str) -> None:
+        """Write a line and have it out, or count it."""
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+            self._broken = False
+        # A closed stream is a ValueError.
+        except (OSError, ValueError):
+            self._broken = True
+            self._missing += 1
+            self._dropped()
+
+    def flush(self) -> None:
+        """Nothing is left to be done: every line was flushed."""
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def recovered(self) -> int:
+        """How many lines are missing since this was asked, once the last line was written; until then 0."""
+        if self._broken:
+            return 0
+        missing, self._missing = self._missing, 0
+        return missing
+
+
+class Logs:
+    """Where log events go. Writing is synchronous: a line is out before the next thing happens.
+
+    Writing never fails. `dropped` is called for each line that could not be written, and when lines can be written
+    again, `log_lines_dropped` tells how many are missing.
+    """
+
+    def __init__(
+        self,
+        settings: LogSettings,
+        masking: Masking,
+        stream: TextIO | None = None,
+        *,
+        dropped: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._stream = _Outlet(sys.stderr if stream is None else stream, dropped)
         self._masking = masking
         self._threshold = LEVELS[settings.level]
         text = settings.format is LogFormat.TEXT or (settings.format is LogFormat.AUTO and self._stream.isatty())
@@ -47,7 +96,7 @@ class Logs:
             else structlog.processors.JSONRenderer(serializer=_json)
         )
         self._logger = structlog.wrap_logger(
-            structlog.WriteLogger(self._stream),
+            structlog.WriteLogger(cast("TextIO", self._stream)),
             processors=[*shared, render],
             wrapper_class=structlog.BoundLogger,
             cache_logger_on_first_use=True,
@@ -65,6 +114,9 @@ class Logs:
         """Write one event, if its level is enabled."""
         if self.enabled(level):
             self._logger.msg(event, level=logging.getLevelName(level).lower(), **fields)
+            missing = self._stream.recovered()
+            if missing:
+                self._logger.msg("log_lines_dropped", level="warning", count=missing)
 
     def set_level(self, level: LogLevel) -> None:
         """Change the threshold while the daemon runs."""
@@ -77,7 +129,9 @@ class Logs:
         root = logging.getLogger()
         handler = logging.StreamHandler(self._stream)
         handler.setFormatter(self._formatter)
-        before, level = root.handlers[:], root.level
+        before, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+        # A library's line that cannot be formatted would be told on the same stream, past all this.
+        logging.raiseExceptions = False
         root.handlers[:] = [handler]
         root.setLevel(self._for_libraries())
         logging.captureWarnings(capture=True)
@@ -85,6 +139,7 @@ class Logs:
             yield
         finally:
             logging.captureWarnings(capture=False)
+            logging.raiseExceptions = raising
             root.handlers[:] = before
             root.setLevel(level)
 

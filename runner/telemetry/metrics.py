@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from prometheus_client import (
@@ -22,6 +23,7 @@ from runner.core.breaker import BreakerState
 from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState
 from runner.core.job import JobSummary
 from runner.core.plan import Instant
+from runner.telemetry.masking import Masking
 from runner.telemetry.settings import MetricsSettings
 from runner.telemetry.timeline import AttemptStretch, RunStretch, Stretch, TaskStretch
 
@@ -39,19 +41,20 @@ _LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
 class Label:
-    """The values of one label: the first `limit` that come, and `other` for all that come later."""
+    """The values of one label: the first `limit` that come, masked, and `other` for all that come later."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, masking: Masking) -> None:
         self._limit = limit
-        self._seen: set[str] = set()
+        self._masking = masking
+        self._seen: dict[str, str] = {}
 
     def __call__(self, value: str) -> str:
-        if value in self._seen:
-            return value
-        if len(self._seen) >= self._limit:
-            return OTHER
-        self._seen.add(value)
-        return value
+        shown = self._seen.get(value)
+        if shown is None:
+            if len(self._seen) >= self._limit:
+                return OTHER
+            shown = self._seen[value] = self._masking.text(value)
+        return shown
 
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
@@ -73,12 +76,12 @@ class Series(dict[tuple[str, ...], Metric]):
 class Metrics:
     """What the daemon counts and measures. Names start with `alt_runner_`, in base units."""
 
-    def __init__(self, settings: MetricsSettings | None = None) -> None:
+    def __init__(self, settings: MetricsSettings | None = None, *, masking: Masking | None = None) -> None:
         settings = settings or MetricsSettings()
         self.registry: Final = CollectorRegistry(auto_describe=True)
-        limit = settings.max_label_values
-        self._queue, self._handler = Label(limit), Label(limit)
-        self._endpoint, self._model, self._notice = Label(limit), Label(limit), Label(limit)
+        label = partial(Label, settings.max_label_values, masking or Masking())
+        self._queue, self._handler = label(), label()
+        self._endpoint, self._model, self._notice = label(), label(), label()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         build = Info("alt_runner_build", "Version of the daemon and of Python.", registry=self.registry)
@@ -188,6 +191,9 @@ class Metrics:
             registry=registry,
         )
         self._notices = Counter("alt_runner_notices", "Notices to operators.", ["event"], registry=registry)
+        self._lines_dropped = Counter(
+            "alt_runner_log_lines_dropped", "Lines of the log that could not be written.", registry=registry
+        )
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format that an Accept header asks for (OpenMetrics or Prometheus text), and its name."""
@@ -247,6 +253,9 @@ class Metrics:
 
     def notice(self, event: str) -> None:
         self._notices.labels(self._notice(event)).inc()
+
+    def log_line_dropped(self) -> None:
+        self._lines_dropped.inc()
 
     def lag(self, seconds: float) -> None:
         self._lag.observe(max(0.0, seconds))

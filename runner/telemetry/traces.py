@@ -40,7 +40,8 @@ _SCOPE: Final = InstrumentationScope("alt_runner", __version__)
 _BATCH: Final = 512
 _DELAY_MILLISECONDS: Final = 1000.0
 
-Attributes = Mapping[str, str | bool | int | float]
+Attribute = str | bool | int | float
+Attributes = Mapping[str, Attribute]
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -205,6 +206,9 @@ class Traces:
         text = f"{failure.reason}: {failure.message}" if failure else LOST
         return Status(StatusCode.ERROR, self._masking.text(text))
 
+    def _shown(self, value: Attribute) -> Attribute:
+        return self._masking.text(value) if isinstance(value, str) else value
+
     def _span(
         self,
         name: str,
@@ -219,11 +223,11 @@ class Traces:
     ) -> ReadableSpan:
         began = stretch.run.began if isinstance(stretch, RunStretch) else stretch.began
         return ReadableSpan(
-            name=name,
+            name=self._masking.text(name),
             context=context,
             parent=parent,
             resource=self._resource,
-            attributes=attributes,
+            attributes={key: self._shown(value) for key, value in attributes.items()},
             links=links or (),
             kind=kind,
             status=status,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import warnings
 from typing import Any
+
+import pytest
 
 from runner.core.secret import Secret
 from runner.telemetry.logs import Logs
@@ -129,3 +132,41 @@ def test_what_json_does_not_know_becomes_text() -> None:
     stream = io.StringIO()
     logs(stream).write(logging.INFO, "odd", {"value": {1}, "bytes": b"\xff"})
     assert lines(stream)[0]["value"] == "{1}"
+
+
+class Breaking(io.StringIO):
+    """A stream with a fault that comes and goes."""
+
+    fault: Exception | None = None
+
+    def flush(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "full"), BrokenPipeError(), ValueError("closed file")])
+def test_a_log_that_cannot_be_written_breaks_nothing_and_tells_afterwards_what_is_missing(fault: Exception) -> None:
+    stream, lost = Breaking(), []
+    told = Logs(LogSettings(), Masking(), stream, dropped=lambda: lost.append(1))
+    with told.listening():
+        stream.fault = fault
+        told.write(logging.INFO, "one", {})
+        logging.getLogger("alembic").warning("two")
+        assert len(lost) == 2
+        stream.fault = None
+        told.write(logging.INFO, "three", {})
+        told.write(logging.INFO, "four", {})
+    assert [(line["event"], line.get("count")) for line in lines(stream)][-3:] == [
+        ("three", None),
+        ("log_lines_dropped", 2),
+        ("four", None),
+    ]
+
+
+def test_a_library_s_line_that_cannot_be_formatted_is_not_told_past_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with logs(io.StringIO()).listening():
+        logging.getLogger("alembic").warning("%d", "no number")
+    assert capsys.readouterr().err == ""
+    assert logging.raiseExceptions

@@ -14,6 +14,7 @@ from runner import __version__
 from runner.core.errors import LedgerUnavailable
 from runner.core.events import AttemptStarted, AttemptSucceeded, JobAccepted, JobStarted, JobState, JobSucceeded, Usage
 from runner.core.plan import Priority
+from runner.telemetry.masking import Masking
 from runner.telemetry.metrics import OTHER, Label, Metrics
 from runner.telemetry.sampling import sample
 
@@ -71,8 +72,16 @@ def test_two_daemons_in_one_process_do_not_share_metrics() -> None:
 
 
 def test_values_of_a_label_beyond_its_limit_are_other() -> None:
-    label = Label(2)
+    label = Label(2, Masking())
     assert [label(value) for value in "abcacd"] == ["a", "b", OTHER, "a", OTHER, OTHER]
+
+
+def test_no_secret_becomes_a_label() -> None:
+    metrics = Metrics(masking=Masking({"k": "hush-hush"}))
+    metrics.breaker("hush-hush", "m hush-hush", "open")
+    text = metrics.exposition("")[0].decode()
+    assert "hush-hush" not in text
+    assert 'model="m [secret k]"' in text
 
 
 def test_a_thousand_kinds_of_task_are_a_handful_of_series(ear: Make, summary: Make, history: Make) -> None:

@@ -227,12 +227,14 @@ async def test_no_secret_reaches_a_span(ear: Make, summary: Make, history: Make)
     kept = ear.kept
     traces = Traces(TraceSettings(), masking=Masking({"k": "hush-hush"}), exporter=kept)
     failed = TaskFailed("fetch", attempt=1, failure=Failure("HTTP_STATUS", "hush-hush at http://me:pass@host"))
-    story = history(ACCEPTED, JobStarted("runner-1", 1), AttemptStarted("fetch", 1, "delay"), failed)
+    told = AttemptSucceeded("ask", attempt=1, model="hush-hush", endpoint="hush-hush")
+    asked = (AttemptStarted("ask", 1, "hush-hush"), told)
+    story = history(ACCEPTED, JobStarted("runner-1", 1), *asked, AttemptStarted("fetch", 1, "delay"), failed)
     for stretch in Timeline().follow(summary(), story):
         traces.ended(stretch)
     await traces.aclose()
     text = "".join(span.to_json() for span in kept.spans)
-    assert len(kept.spans) == 2
+    assert len(kept.spans) == 4
     assert "hush-hush" not in text
     assert "pass@" not in text
 
