@@ -7,7 +7,9 @@ from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Dialect
+
+from runner.ledgers.driver import Connection, compiled_for
 
 Rows = Sequence[Mapping[str, Any]]
 _Prepared = tuple[str, Callable[[Rows], list[Any]]]
@@ -16,9 +18,7 @@ _Prepared = tuple[str, Callable[[Rows], list[Any]]]
 class Bulk:
     """A Core statement, compiled once and given to the driver with all its rows.
 
-    SQLAlchemy's own way for many rows copies each through dictionaries and type processors; that cost a third of a
-    submission, all of it while holding Python's lock. Values must be what the driver takes as they are: text, bytes,
-    numbers, None. A row names every parameter; constants of the statement are literals.
+    A row names every parameter; constants of the statement are literals.
     """
 
     def __init__(self, statement: sa.Insert | sa.Update | sa.Delete | sa.TextClause, *columns: str) -> None:
@@ -30,20 +30,17 @@ class Bulk:
     def run(self, connection: Connection, rows: Rows) -> None:
         """Execute it for each row, in order; for none, do nothing."""
         if rows:
-            dialect = connection.dialect
-            prepared = self._prepared.get(dialect.name) or self._prepare(dialect)
-            sql, arranged = prepared
-            connection.exec_driver_sql(sql, arranged(rows))
+            sql, arranged = self._prepared.get(connection.dialect.name) or self._prepare(connection.dialect)
+            connection.execute_many(sql, arranged(rows))
 
     def _prepare(self, dialect: Dialect) -> _Prepared:
-        compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
-        arranged: Callable[[Rows], list[Any]] = list
-        if names := getattr(compiled, "positiontup", None):
-            # One name would make itemgetter give the bare value.
-            pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+        compiled = compiled_for(dialect, self._statement, columns=self._columns)
+        names = compiled.names
+        # One name would make itemgetter give the bare value.
+        pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
 
-            def arranged(rows: Rows) -> list[Any]:
-                return [pick(row) for row in rows]
+        def arranged(rows: Rows) -> list[Any]:
+            return [pick(row) for row in rows]
 
-        prepared = self._prepared[dialect.name] = (str(compiled), arranged)
+        prepared = self._prepared[dialect.name] = (compiled.sql, arranged)
         return prepared

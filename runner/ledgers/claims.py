@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from runner.core.errors import JobNotFound
 from runner.core.events import JobState
@@ -19,6 +18,7 @@ from runner.core.job import Claim, Frame, JobSummary
 from runner.core.plan import JobId
 from runner.ledgers import tallies
 from runner.ledgers.bulk import Bulk
+from runner.ledgers.driver import Connection
 from runner.ledgers.rows import FRAME, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
 from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, MORTAL, RUNNING, bodies, frames, jobs, number, runners
 from runner.ledgers.writes import Claiming, Renewal, Rescue, Wish
@@ -218,7 +218,7 @@ def wish(connection: Connection, writes: Sequence[Wish]) -> list[JobSummary | Ex
 
 
 def _wish(connection: Connection, write: Wish) -> JobSummary | Exception:
-    row: Sequence[Any] | None = connection.execute(_ONE, {"job": write.job_id}).one_or_none()
+    row: Sequence[Any] | None = connection.execute(_ONE, {"job": write.job_id}).first()
     if row is None:
         return JobNotFound(write.job_id)
     job = summary(row)

@@ -36,6 +36,10 @@ UNFIT: Final = (
     sqlalchemy.exc.DataError,
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.ProgrammingError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
     UnicodeEncodeError,
     OverflowError,
 )
@@ -49,11 +53,12 @@ def translated(place: str) -> Iterator[None]:
     except UNFIT:
         raise
     except sqlalchemy.exc.DBAPIError as error:
+        raise _told(error.orig, place) from error
+    except sqlite3.Error as error:
         raise _told(error, place) from error
 
 
-def _told(error: sqlalchemy.exc.DBAPIError, place: str) -> RunnerError:
-    cause = error.orig
+def _told(cause: BaseException | None, place: str) -> RunnerError:
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     kind, sentence = _BY_CODE.get(code, (LedgerUnavailable, "the ledger refused a statement; see the cause"))
     return kind(f"{sentence} ({place}: {cause})")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from runner.core.errors import JobNotFound, LeaseLost
 from runner.core.events import JobState
 from runner.core.job import Append, Change, Frame, StoredArtifact
 from runner.core.plan import JobId
 from runner.ledgers.bulk import Bulk
+from runner.ledgers.driver import Connection
 from runner.ledgers.rows import (
     FRAME,
     INSERT_FRAMES,
@@ -203,9 +204,7 @@ def _is_stored(connection: Connection, change: Append, entered: dict[tuple[JobId
     place = (change.job_id, change.frame.first)
     if place in entered:
         return entered[place] == change.frame.data
-    stored: bytes | None = connection.execute(
-        _STORED, {"job": change.job_id, "first": change.frame.first}
-    ).scalar_one_or_none()
+    stored: bytes | None = connection.execute(_STORED, {"job": change.job_id, "first": change.frame.first}).value()
     return stored == change.frame.data
 
 
@@ -220,13 +219,13 @@ def frames_after(connection: Connection, job_id: JobId, after: int, max_bytes: i
     """The frames that hold events after `after`. Raises JobNotFound."""
     found: list[Frame] = []
     size = 0
-    with connection.execute(_FRAMES_AFTER, {"job": job_id, "next": after + 1}) as rows:
+    with closing(connection.execute(_FRAMES_AFTER, {"job": job_id, "next": after + 1})) as rows:
         for first, last, terminal, data in rows:
             size += len(data)
             if found and size > max_bytes:
                 break
             found.append(Frame(first, last, terminal, data))
-    if not found and connection.execute(_EXISTS, {"job": job_id}).one_or_none() is None:
+    if not found and connection.execute(_EXISTS, {"job": job_id}).first() is None:
         raise JobNotFound(job_id)
     return found
 
@@ -243,5 +242,5 @@ def changes_after(connection: Connection, after: int, limit: int) -> list[Change
 
 def newest_cursor(connection: Connection) -> int:
     """The cursor of the newest change."""
-    newest: int | None = connection.execute(_NEWEST).scalar_one_or_none()
+    newest: int | None = connection.execute(_NEWEST).value()
     return newest or 0

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from runner.core.job import OutboxEntry
 from runner.core.plan import Instant
 from runner.ledgers.bulk import Bulk
+from runner.ledgers.driver import Connection
 from runner.ledgers.schema import outbox, records
 from runner.ledgers.writes import Delivery, Postponement
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from runner.core.errors import ArtifactNotFound, JobNotFound, RecordNotFound
 from runner.core.events import Artifact, JobState
@@ -13,6 +12,7 @@ from runner.core.filters import ANY, And, Comparison, Filter, JobQuery, Not, Or
 from runner.core.job import JobSummary
 from runner.core.plan import Instant, JobId
 from runner.ledgers import tallies
+from runner.ledgers.driver import Connection
 from runner.ledgers.rows import SUMMARY, summary
 from runner.ledgers.schema import ENDED, HELD, MORTAL, QUEUED, artifacts, bodies, jobs, records
 
@@ -40,7 +40,7 @@ _NEXT_DEADLINE: Final = sa.select(sa.func.min(jobs.c.deadline)).where(MORTAL, jo
 
 def job(connection: Connection, job_id: JobId) -> JobSummary:
     """Raises JobNotFound."""
-    row = connection.execute(_ONE, {"job": job_id}).one_or_none()
+    row = connection.execute(_ONE, {"job": job_id}).first()
     if row is None:
         raise JobNotFound(job_id)
     return summary(row)
@@ -103,7 +103,7 @@ def _label(key: str) -> sa.ColumnElement[Any]:
 
 def plan(connection: Connection, job_id: JobId) -> bytes:
     """Raises JobNotFound."""
-    found: bytes | None = connection.execute(_PLAN, {"job": job_id}).scalar_one_or_none()
+    found: bytes | None = connection.execute(_PLAN, {"job": job_id}).value()
     if found is None:
         raise JobNotFound(job_id)
     return found
@@ -111,26 +111,26 @@ def plan(connection: Connection, job_id: JobId) -> bytes:
 
 def record(connection: Connection, job_id: JobId) -> bytes:
     """Raises JobNotFound, RecordNotFound."""
-    found: bytes | None = connection.execute(_RECORD, {"job": job_id}).scalar_one_or_none()
+    found: bytes | None = connection.execute(_RECORD, {"job": job_id}).value()
     if found is not None:
         return found
-    if connection.execute(_EXISTS, {"job": job_id}).one_or_none() is None:
+    if connection.execute(_EXISTS, {"job": job_id}).first() is None:
         raise JobNotFound(job_id)
     raise RecordNotFound(job_id)
 
 
 def artifact(connection: Connection, job_id: JobId, artifact_id: str) -> Artifact:
     """Raises ArtifactNotFound."""
-    row = connection.execute(_ARTIFACT, {"job": job_id, "artifact": artifact_id}).one_or_none()
+    row = connection.execute(_ARTIFACT, {"job": job_id, "artifact": artifact_id}).first()
     if row is None:
         raise ArtifactNotFound(job_id, artifact_id)
-    return Artifact(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for a row as a mapping
+    return Artifact(**dict(zip(Artifact.__struct_fields__, row, strict=True)))
 
 
 def artifact_bytes(connection: Connection, job_id: JobId, artifact_id: str, offset: int, size: int) -> bytes:
     """Raises ArtifactNotFound."""
     place = {"job": job_id, "artifact": artifact_id, "start": offset + 1, "size": size}
-    row = connection.execute(_CONTENT, place).one_or_none()
+    row = connection.execute(_CONTENT, place).first()
     if row is None:
         raise ArtifactNotFound(job_id, artifact_id)
     # SQLite's substr() of nothing is NULL.
@@ -142,7 +142,7 @@ def oldest_queued(connection: Connection) -> dict[str, Instant]:
     """When the longest-waiting job of each queue was accepted."""
     oldest = {}
     for queue in tallies.queued(connection):
-        created_at: Instant | None = connection.execute(_OLDEST_OF_QUEUE, {"queue": queue}).scalar_one_or_none()
+        created_at: Instant | None = connection.execute(_OLDEST_OF_QUEUE, {"queue": queue}).value()
         if created_at is not None:
             oldest[queue] = created_at
     return oldest
@@ -150,5 +150,5 @@ def oldest_queued(connection: Connection) -> dict[str, Instant]:
 
 def next_due(connection: Connection, now: Instant) -> Instant | None:
     """The earliest `not_before` or deadline of a queued job after `now`."""
-    times = [connection.execute(statement, {"now": now}).scalar_one() for statement in (_NEXT_HELD, _NEXT_DEADLINE)]
+    times = [connection.execute(statement, {"now": now}).value() for statement in (_NEXT_HELD, _NEXT_DEADLINE)]
     return min((time for time in times if time is not None), default=None)

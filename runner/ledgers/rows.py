@@ -152,5 +152,5 @@ def portions(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    """`column` is one of the list given as parameter `among`."""
-    return column.in_(sa.bindparam("among", expanding=True))
+    """`column` is one of the list given as parameter `among`: one statement whatever the list's length."""
+    return column.in_(sa.select(sa.func.json_each(sa.bindparam("among")).table_valued("value").c.value))

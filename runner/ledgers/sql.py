@@ -6,16 +6,16 @@ SQLite before 3.51.3 (sqlite.org/wal.html, "the WAL-reset bug"), and those are w
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import Engine, make_url
 
 from runner.core.errors import InvalidSettings, LedgerUnavailable
 from runner.core.events import Artifact
@@ -24,8 +24,10 @@ from runner.core.job import Append, Change, Claim, Frame, JobSummary, NewJob, Ou
 from runner.core.plan import Instant, JobId
 from runner.ledgers import claims, journal, outbox, queries, submissions, tallies
 from runner.ledgers.commit import GroupCommit
+from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
 from runner.ledgers.holder import Holder, held
+from runner.ledgers.lanes import Lane
 from runner.ledgers.migration import bring_up_to_date
 from runner.ledgers.schema import runners
 from runner.ledgers.settings import LedgerSettings
@@ -55,7 +57,8 @@ _PROOF: Final = bytes(32 * 1024)
 
 
 def _prove(connection: Connection, writes: Sequence[Proof]) -> Outcomes:
-    connection.execute(_PROVE, [{"runner": write.runner_id, "content": write.content} for write in writes])
+    for write in writes:
+        connection.execute(_PROVE, {"runner": write.runner_id, "content": write.content})
     return [None for _ in writes]
 
 
@@ -85,10 +88,12 @@ class SqlLedger:
         self._path = _database_path(url)
         self._holder = holder
         self._settings = settings
-        self._reading = anyio.CapacityLimiter(settings.readers)
         self._observer = observer
         self._writer: Connection | None = None
-        self._readers: Engine | None = None
+        #: Reading lanes that are idle, each with its connection.
+        self._readers: deque[tuple[Lane, Connection]] = deque()
+        #: How many are idle; None while the ledger is closed.
+        self._idle: anyio.Semaphore | None = None
         self._commits: GroupCommit[Write[Any], Any] = GroupCommit(
             self._apply,
             max_batch=settings.max_batch,
@@ -111,32 +116,43 @@ class SqlLedger:
             raise LedgerUnavailable(
                 f"`{self._path.parent}` cannot be made ({error.strerror}); make it, or set `data_dir`"
             ) from error
-        with held(self._path, self._holder):
-            orphans = await anyio.to_thread.run_sync(self._open)
+        with held(self._path, self._holder), ExitStack() as connections:
+            orphans = await anyio.to_thread.run_sync(self._open, connections)
             if orphans:
                 self._observer.notice("jobs_adopted", count=orphans)
+            idle = self._idle = anyio.Semaphore(self._settings.readers)
             try:
                 async with self._commits.running():
                     yield
             finally:
+                self._idle = self._writer = None
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._close)
+                    # Reads under way come back first: they use the connections that are closed next.
+                    for _ in range(self._settings.readers):
+                        await idle.acquire()
+                self._readers.clear()
 
-    def _open(self) -> int:
-        writers = _engine(self._path, self._settings, begin="BEGIN IMMEDIATE", connections=1)
-        self._readers = _engine(self._path, self._settings, begin="BEGIN", connections=self._settings.readers)
-        try:
-            with translated(str(self._path)):
-                self._writer = writers.connect()
-                with self._writer.begin():
-                    bring_up_to_date(self._writer, str(self._path))
-                with self._writer.begin():
-                    orphans = claims.adopt(self._writer, self._holder.runner_id)
-                    self._register(self._writer)
-        except BaseException:
-            self._close()
-            raise
+    def _open(self, connections: ExitStack) -> int:
+        """Open everything; `connections` closes it again. Answers how many jobs dead runners left."""
+        with translated(str(self._path)):
+            writer = self._connect(connections, begin="BEGIN IMMEDIATE")
+            with writer.begin():
+                bring_up_to_date(writer, str(self._path))
+            self._writer = Connection(writer, begin="BEGIN IMMEDIATE")
+            with self._writer.transaction():
+                orphans = claims.adopt(self._writer, self._holder.runner_id)
+                self._register(self._writer)
+            for number in range(self._settings.readers):
+                reader = Connection(self._connect(connections, begin="BEGIN"), begin="BEGIN")
+                lane = Lane()
+                connections.enter_context(lane.open(f"ledger-reader-{number}"))
+                self._readers.append((lane, reader))
         return orphans
+
+    def _connect(self, connections: ExitStack, *, begin: str) -> sa.Connection:
+        engine = _engine(self._path, self._settings, begin=begin)
+        connections.callback(engine.dispose)
+        return connections.enter_context(engine.connect())
 
     def _register(self, connection: Connection) -> None:
         connection.execute(sa.delete(runners))
@@ -150,15 +166,6 @@ class SqlLedger:
             },
         )
 
-    def _close(self) -> None:
-        if self._readers is not None:
-            self._readers.dispose()
-            self._readers = None
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            writer.close()
-            writer.engine.dispose()
-
     # -------------------------------------------------------------------------------------------------- plumbing
 
     async def _write(self, write: Write[Result]) -> Result:
@@ -170,15 +177,20 @@ class SqlLedger:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        """Run a query, with its several statements, on one thread and one snapshot."""
+        """Run a query, with its several statements, in one thread and on one snapshot."""
+        if self._idle is None:
+            raise LedgerUnavailable("the ledger is closed; the daemon is shutting down")
 
-        def run() -> Result:
-            if self._readers is None:
-                raise LedgerUnavailable("the ledger is closed; the daemon is shutting down")
-            with translated(str(self._path)), self._readers.connect() as connection, connection.begin():
+        def work() -> Result:
+            with translated(str(self._path)), connection.transaction():
                 return query(connection, *args, **kwargs)
 
-        return await anyio.to_thread.run_sync(run, limiter=self._reading)
+        async with self._idle:
+            lane, connection = self._readers.popleft()
+            try:
+                return await lane.run(work)
+            finally:
+                self._readers.append((lane, connection))
 
     def _apply(self, writes: list[Write[Any]]) -> Outcomes:
         """Commit a batch. A write that does not fit the schema is answered alone, and the others are committed."""
@@ -196,7 +208,7 @@ class SqlLedger:
         for place, write in enumerate(writes):
             kinds[type(write)].append(place)
         outcomes: list[Any] = [None] * len(writes)
-        with self._writer.begin():
+        with self._writer.transaction():
             for kind, apply in PHASES.items():
                 places = kinds.get(kind)
                 if places:
@@ -294,12 +306,10 @@ def _database_path(url: str | Path) -> Path:
     return Path(parsed.database)
 
 
-def _engine(path: Path, settings: LedgerSettings, *, begin: str, connections: int) -> Engine:
+def _engine(path: Path, settings: LedgerSettings, *, begin: str) -> Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
-        poolclass=sa.QueuePool,
-        pool_size=connections,
-        max_overflow=0,
+        poolclass=sa.NullPool,
         connect_args={
             "timeout": settings.busy_timeout_seconds,
             "check_same_thread": False,

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from runner.core.events import JobState
 from runner.core.job import JobSummary, NewJob, Submitted
 from runner.ledgers import tallies
 from runner.ledgers.admission import Admission
 from runner.ledgers.bulk import Bulk
+from runner.ledgers.driver import Connection
 from runner.ledgers.rows import INSERT_FRAMES, SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
 from runner.ledgers.schema import NAMED, NAMESPACE, bodies, jobs
 from runner.ledgers.writes import Submission

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from runner.core.events import JobState
 from runner.ledgers.bulk import Bulk
+from runner.ledgers.driver import Connection
 from runner.ledgers.schema import queue_counts
 
 _QUEUED: Final = sa.select(queue_counts.c.queue, queue_counts.c.n).where(
@@ -54,12 +54,12 @@ class Tally:
 
 def queued(connection: Connection) -> dict[str, int]:
     """Jobs that wait, by queue."""
-    return {row.queue: row.n for row in connection.execute(_QUEUED)}
+    return dict(connection.execute(_QUEUED).all())
 
 
 def running(connection: Connection) -> dict[str, int]:
     """Jobs that run, by queue."""
-    return {row.queue: row.n for row in connection.execute(_RUNNING)}
+    return dict(connection.execute(_RUNNING).all())
 
 
 def depths(connection: Connection) -> dict[tuple[str, int], int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import pytest
 
 from runner.core.errors import LedgerFull, LedgerUnavailable
@@ -24,9 +25,10 @@ class Store:
         self.open = threading.Event()
         self.open.set()
         self.entered = anyio.Event()
+        self.token = anyio.lowlevel.current_token()
 
     def apply(self, writes: list[int]) -> list[int | Exception]:
-        anyio.from_thread.run_sync(self.entered.set)
+        anyio.from_thread.run_sync(self.entered.set, token=self.token)
         assert self.open.wait(10)
         self.threads.add(threading.get_ident())
         if self.errors:

@@ -29,9 +29,8 @@ def _reading() -> Iterator[tuple[str, Any]]:
 
 def _plan(database: Path, statement: Any) -> list[str]:
     sql = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
-    sql = sql.replace("(__[POSTCOMPILE_among])", "(:among)")
     with closing(sqlite3.connect(database)) as connection:
-        names = dict.fromkeys(statement.compile(dialect=sqlite.dialect(paramstyle="named")).params, 1)
+        names = dict.fromkeys(statement.compile(dialect=sqlite.dialect(paramstyle="named")).params, 1) | {"among": "[]"}
         return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", names)]
 
 
@@ -47,7 +46,8 @@ async def filled(database: Path) -> Path:
 async def test_no_statement_reads_a_whole_table(filled: Path) -> None:
     for name, statement in _reading():
         for step in _plan(filled, statement):
-            narrow = "USING" in step or not step.startswith("SCAN")
+            # A virtual table is the list of ids that was given.
+            narrow = "USING" in step or "VIRTUAL TABLE" in step or not step.startswith("SCAN")
             assert narrow, (name, step)
             # These two indexes hold every job of their kind: reading one from end to end is no better.
             assert not step.startswith(
