@@ -195,14 +195,16 @@ async def test_the_bad_ones_of_a_batch_do_not_spoil_the_good_ones(daemon: Any) -
         request(b"{", content_type="application/json"),
         request(request_id="one"),
         request(alt(title="")),
+        request(request_id="one", queue="other"),
     ]
     answer = await daemon.stub.BatchSubmitJobs(messages.BatchSubmitJobsRequest(requests=requests))
-    first, broken, again, blank = answer.results
+    first, broken, again, blank, clash = answer.results
     assert again.accepted.replayed
     assert again.accepted.job.job_id == first.accepted.job.job_id
     assert broken.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert (broken.error.findings[0].line, broken.error.findings[0].path) == (1, "")
     assert [finding.path for finding in blank.error.findings] == ["title"]
+    assert (clash.error.reason, clash.error.metadata["job_id"]) == ("REQUEST_ID_REUSED", first.accepted.job.job_id)
     fine = [request(request_id="fine"), request(validate_only=True), request(priority=99), request()]
     fine[3].deadline.seconds = 10**15
     answer = await daemon.stub.BatchSubmitJobs(messages.BatchSubmitJobsRequest(requests=fine))

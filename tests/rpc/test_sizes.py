@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from typing import Any
 
 import anyio
@@ -11,6 +11,7 @@ import grpc
 import pytest
 from altrunner.v1 import job_pb2
 from altrunner.v1 import job_service_pb2 as messages
+from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
 from runner.core.alt import decode
@@ -26,6 +27,7 @@ from runner.core.events import (
 from runner.core.interpreter import JobRun
 from runner.core.job import Change, JobSummary
 from runner.core.plan import Priority
+from runner.engine.settings import QueueSettings
 from runner.rpc.wire import changes, full_job, page
 from tests.rpc.test_service import alt, details, doing, names, refused, request
 
@@ -163,23 +165,48 @@ def yaml_of(size: int) -> bytes:
     return (head + "".join(task.format(index) for index in range(size // len(task)))).encode()
 
 
-@pytest.mark.parametrize("sizes", [[63_000] * 8, [5_000] * 12, [300_000]])
-async def test_decoding_does_not_hold_up_the_others(daemon: Any, sizes: list[int]) -> None:
-    """Whatever the batch, the event loop is back within a moment. Two cores and other tests: measured generously."""
-    requests = [request(yaml_of(size), content_type="application/yaml") for size in sizes]
-    batch = messages.BatchSubmitJobsRequest(requests=requests)
-    longest = 0.0
-    done = False
+class Seen(dict[str, QueueSettings]):
+    """Queues that tell on which thread, and at which turn of the event loop, they were looked up."""
 
-    async def submit() -> None:
-        nonlocal done
-        await daemon.stub.BatchSubmitJobs(batch)
-        done = True
+    def __init__(self) -> None:
+        super().__init__(default=QueueSettings())
+        self.turn = 0
+        self.lookups: list[tuple[bool, int]] = []
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(submit)
-        while not done:
-            began = time.perf_counter()
+    def __contains__(self, name: object) -> bool:
+        self.lookups.append((threading.current_thread() is threading.main_thread(), self.turn))
+        return super().__contains__(name)
+
+    async def count(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            self.turn += 1
             await checkpoint()
-            longest = max(longest, time.perf_counter() - began)
-    assert longest < 0.25
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "on_the_loop"),
+    [
+        ([yaml_of(63_000)] * 3, False),
+        ([yaml_of(5_000)], False),
+        ([alt(description="x" * 40_000)] * 2, False),
+        ([alt(description="x" * 40_000)], True),
+        ([alt()] * 10, True),
+        ([yaml_of(1_000)] * 10, True),
+    ],
+)
+async def test_only_what_is_quick_is_decoded_on_the_event_loop(
+    start: Any, descriptors: list[bytes], on_the_loop: bool
+) -> None:
+    """And the loop takes a turn after each: nobody waits for a whole batch."""
+    queues = Seen()
+    async with start(undefined=False) as daemon, anyio.create_task_group() as tasks:
+        daemon.runner.limit_queues(queues)
+        await tasks.start(queues.count)
+        batch = messages.BatchSubmitJobsRequest(requests=map(request, descriptors))
+        answer = await daemon.stub.BatchSubmitJobs(batch)
+        tasks.cancel_scope.cancel()
+    assert all(result.HasField("accepted") for result in answer.results)
+    assert [on_main for on_main, _ in queues.lookups] == [on_the_loop] * len(descriptors)
+    if on_the_loop:
+        assert len({turn for _, turn in queues.lookups}) == len(descriptors)
