@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
-
-import msgspec
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -16,18 +13,6 @@ if TYPE_CHECKING:
 
 #: Columns of the source shown around the place of a finding.
 _WINDOW: Final = 96
-_PLACE: Final = re.compile(r"(\d+):(\d+): ")
-_MEANT: Final = re.compile(r" Did you mean `([^`]+)`\?$")
-
-
-def placed(finding: Finding) -> Finding:
-    """A finding out of a refused call, whose place and suggestion stand in its sentence."""
-    message, suggestion, line, column = finding.message, finding.suggestion, finding.line, finding.column
-    if found := _PLACE.match(message):
-        line, column, message = int(found[1]), int(found[2]), message[found.end() :]
-    if found := _MEANT.search(message):
-        suggestion, message = found[1], message[: found.start()]
-    return msgspec.structs.replace(finding, message=message, suggestion=suggestion, line=line, column=column)
 
 
 def diagnose(descriptor: Descriptor, errors: Iterable[Finding], warnings: Iterable[Finding] = ()) -> list[Text]:

@@ -159,7 +159,7 @@ def _tell_refused(descriptor: Descriptor, error: RunnerError, code: Exit, *, as_
     from runner.cli import diagnostics
     from runner.client import CallRefused
 
-    findings = [diagnostics.placed(finding) for finding in getattr(error, "findings", ())]
+    findings = list(getattr(error, "findings", ()))
     if as_json:
         told = output.error_json(error, code)
         if findings:

@@ -15,8 +15,9 @@ from altrunner.v1 import event_pb2, job_pb2, job_service_pb2, job_service_pb2_gr
 from google.protobuf.timestamp_pb2 import Timestamp
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from runner.client.errors import StreamBroken, Unreachable, refusal, said_why
+from runner.client.errors import CallRefused, ClientError, StreamBroken, Unreachable, refusal, said_why, why_lost
 
+Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 #: Statuses after which the same call may be made again: the daemon was not there, or the connection broke.
@@ -123,36 +124,46 @@ class Client:
     ) -> AsyncIterator[event_pb2.JobEvent]:
         """Every event after a number, to the terminal one: once each, in order, through any number of reconnects.
 
-        `on_notice` is told in a sentence when the connection is lost, when it is back, and when the replay is over.
+        `on_notice` is told in a sentence when the connection is lost, when it is back, when the replay is over, and
+        when the daemon no longer has events that were asked for.
 
         Raises StreamBroken: if the daemon does not keep that promise.
         """
         position = after
         losses = _Losses(self.target, self.patience, on_notice or (lambda _: None))
         while True:
+            answered = False
             try:
                 async for response in self._frames(job_id, position):
-                    losses.over(caught_up=response.HasField("caught_up"))
+                    answered = True
+                    losses.over()
+                    _tell_notice(response, losses.tell)
                     position = self._position(response, position)
                     for event in response.events:
                         yield event
                     if response.events and response.events[-1].WhichOneof("event") in TERMINAL_EVENTS:
                         return
             except (grpc.aio.AioRpcError, TimeoutError) as error:
-                await asyncio.sleep(losses.wait(error, position))
+                await asyncio.sleep(losses.wait(error, f"event {position}"))
             else:
-                if position == after:
+                if position == after > 0 and not answered:
                     return  # The daemon ended OK at once: `after` was the terminal event.
                 raise StreamBroken(f"the watch of job `{job_id}` ended after event {position} without a terminal event")
 
     async def _frames(self, job_id: str, position: int) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
         request = job_service_pb2.WatchJobRequest(job_id=job_id, after_sequence=position)
-        call = self._stub.WatchJob(request)
+        async for response in self._read(self._stub.WatchJob(request), job_service_pb2.WatchJobResponse):
+            yield response
+
+    async def _read(
+        self, call: grpc.aio.UnaryStreamCall[Request, Response], kind: type[Response]
+    ) -> AsyncIterator[Response]:
+        """Raises TimeoutError: after a silence."""
         try:
             while True:
                 async with asyncio.timeout(self.silence):
                     response = await call.read()
-                if not isinstance(response, job_service_pb2.WatchJobResponse):
+                if not isinstance(response, kind):
                     return  # grpc.aio.EOF
                 yield response
         finally:
@@ -174,14 +185,30 @@ class Client:
         where: str = "",
         after_cursor: str = "",
         from_start: bool = False,
+        on_notice: Callable[[str], None] | None = None,
     ) -> AsyncIterator[job_service_pb2.WatchJobsResponse]:
-        """State changes of all jobs that match; goes on for ever, and ends with Unreachable or CallRefused."""
-        request = job_service_pb2.WatchJobsRequest(filter=where, after_cursor=after_cursor, from_start=from_start)
-        try:
-            async for response in self._stub.WatchJobs(request):
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from error
+        """State changes of all jobs that match: once each, in order, through any number of reconnects.
+
+        Goes on for ever, and ends with Unreachable or CallRefused. `on_notice` is told in a sentence when the
+        connection is lost and when it is back.
+
+        Raises StreamBroken: if the daemon ends the stream without an error.
+        """
+        cursor = after_cursor
+        losses = _Losses(self.target, self.patience, on_notice or (lambda _: None))
+        while True:
+            request = job_service_pb2.WatchJobsRequest(
+                filter=where, after_cursor=cursor, from_start=from_start and not cursor
+            )
+            try:
+                async for response in self._read(self._stub.WatchJobs(request), job_service_pb2.WatchJobsResponse):
+                    losses.over()
+                    cursor = response.cursor or cursor
+                    yield response
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                await asyncio.sleep(losses.wait(error, "the last change"))
+            else:
+                raise StreamBroken("the watch of all jobs ended, which it never does without an error")
 
     # ------------------------------------------------------------------------------------------- read and steer
 
@@ -251,8 +278,8 @@ class Client:
             raise self._translated(error) from error
         raise AssertionError  # tenacity returns or raises
 
-    def _translated(self, error: grpc.aio.AioRpcError) -> Exception:
-        return Unreachable(self.target, _why(error)) if _is_lost(error) and not said_why(error) else refusal(error)
+    def _translated(self, error: grpc.aio.AioRpcError) -> ClientError:
+        return _final(self.target, error) if _is_lost(error) else refusal(error)
 
 
 class _Losses:
@@ -261,27 +288,30 @@ class _Losses:
     def __init__(self, target: str, patience: float | None, tell: Callable[[str], None]) -> None:
         self._target = target
         self._patience = patience
-        self._tell = tell
+        self.tell = tell
         self._count = 0
         self._since = 0.0
 
-    def over(self, *, caught_up: bool) -> None:
+    def over(self) -> None:
         if self._count:
-            self._tell("connected again")
+            self.tell("connected again")
         self._count = 0
-        if caught_up:
-            self._tell("caught up")
 
-    def wait(self, error: grpc.aio.AioRpcError | TimeoutError, position: int) -> float:
+    def wait(self, error: grpc.aio.AioRpcError | TimeoutError, position: str) -> float:
         """Seconds to wait before the next try. Raises CallRefused or Unreachable if there should be none."""
-        if isinstance(error, grpc.aio.AioRpcError) and error.code() not in LOST_STREAM:
+        # Only a status without the daemon's own reasons may be the connection's; a defect is not waited for.
+        if (
+            isinstance(error, grpc.aio.AioRpcError)
+            and error.code() not in LOST
+            and (error.code() not in LOST_STREAM or said_why(error))
+        ):
             raise refusal(error) from error
         now = asyncio.get_running_loop().time()
         self._since = self._since if self._count else now
         self._count += 1
         if self._patience is not None and now - self._since > self._patience:
-            raise Unreachable(self._target, _why(error)) from error
-        self._tell(f"connection lost ({_why(error)}); resuming after event {position}")
+            raise _final(self._target, error) from error
+        self.tell(f"connection lost ({why_lost(error)}); resuming after {position}")
         return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._count, 10))
 
 
@@ -289,8 +319,18 @@ def _is_lost(error: BaseException) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() in LOST
 
 
-def _why(error: Exception) -> str:
-    return error.details() or error.code().name if isinstance(error, grpc.aio.AioRpcError) else "it fell silent"
+def _final(target: str, error: grpc.aio.AioRpcError | TimeoutError) -> CallRefused | Unreachable:
+    """What a loss is once patience has ended: a daemon that gave its reasons was there, and said no."""
+    if isinstance(error, grpc.aio.AioRpcError) and said_why(error):
+        return refusal(error)
+    return Unreachable(target, why_lost(error))
+
+
+def _tell_notice(response: job_service_pb2.WatchJobResponse, tell: Callable[[str], None]) -> None:
+    if response.HasField("caught_up"):
+        tell("caught up")
+    if response.HasField("gap"):
+        tell(f"events before number {response.gap.oldest_available} are no longer kept")
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:

@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 
 from runner.cli.descriptors import Descriptor
-from runner.cli.diagnostics import counted, diagnose, placed
+from runner.cli.diagnostics import counted, diagnose
 from runner.core.findings import Finding
 
 
@@ -47,13 +47,6 @@ def test_findings_are_told_in_the_order_of_the_file() -> None:
     file = Descriptor("f", b"a\nb\nc", "")
     errors, warnings = [Finding("E", "", "m", "", 3, 1)], [Finding("W", "", "m", "", 2, 1)]
     assert [text.plain.split()[1] for text in diagnose(file, errors, warnings)] == ["warning:", "error:"]
-
-
-def test_a_refused_call_tells_places_and_suggestions_in_its_sentence() -> None:
-    sent = Finding("BAD", "mode", "1:9: `nomal` is no mode. Did you mean `normal`?")
-    assert placed(sent) == Finding("BAD", "mode", "`nomal` is no mode.", "normal", 1, 9)
-    plain = Finding("BAD", "queue", "at 1:9 is nothing")
-    assert placed(plain) == plain
 
 
 def test_numbers_of_findings_are_words() -> None:
