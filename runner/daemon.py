@@ -8,11 +8,11 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 import anyio.abc
@@ -24,7 +24,6 @@ from runner import settings as settings_module
 from runner.core.errors import InvalidSettings, RunnerError
 from runner.core.plan import Instant
 from runner.core.redaction import Redaction
-from runner.core.redaction import Redaction
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
 from runner.engine.equipment import Equipment
@@ -34,7 +33,8 @@ from runner.engine.slots import Slots
 from runner.handlers.registry import open_handlers
 from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
-from runner.orchestrators.endpoints import open_orchestrators
+from runner.orchestrators.endpoints import open_orchestrators, renew_keys
+from runner.orchestrators.guarded import GuardedOrchestrator
 from runner.ports import Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
@@ -125,7 +125,8 @@ def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
 
 
 async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread: Callable[[], Settings] | None) -> None:
-    async with _telemetry(settings) as telemetry, AsyncExitStack() as stack:
+    masking = Masking(settings_module.known_secrets(settings))
+    async with _telemetry(settings, masking) as telemetry, AsyncExitStack() as stack:
         clock = SystemClock()
         holder = Holder(str(uuid_utils.uuid7()), os.getpid(), socket.gethostname(), clock.now())
         ledger = SqlLedger(settings.ledger_url, holder=holder, observer=telemetry, settings=settings.ledger)
@@ -152,7 +153,6 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
             clock=clock,
             secrets=secrets,
             redaction=Redaction(settings_module.known_secrets(settings)),
-            redaction=Redaction(settings_module.known_secrets(settings)),
             settings=settings.engine,
             retry=settings.retry,
             slots=Slots(settings.engine.max_concurrent_tasks),
@@ -168,15 +168,14 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
             loops.start_soon(
                 partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
             )
-            reload = partial(_reload, equipment, runner, telemetry, reread=reread)
+            reload = partial(_reload, _Reached(equipment, runner, orchestrators, telemetry, masking), reread=reread)
             await _listen(settings, runner, equipment, telemetry, ready=ready, reload=reload)
             loops.cancel_scope.cancel()
         telemetry.notice("stopped", runner_id=holder.runner_id)
 
 
 @asynccontextmanager
-async def _telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
-    masking = Masking(settings_module.known_secrets(settings))
+async def _telemetry(settings: Settings, masking: Masking) -> AsyncIterator[Telemetry]:
     metrics = Metrics(settings.metrics, masking=masking)
     logs = Logs(settings.log, masking, dropped=metrics.log_line_dropped)
     traces = Traces(settings.traces, masking=masking)
@@ -288,15 +287,19 @@ async def _obey_signals(
                 stopping.set()
 
 
-def _reload(
-    equipment: Equipment,
-    runner: Runner,
-    telemetry: Telemetry,
-    settings: Settings,
-    *,
-    reread: Callable[[], Settings] | None,
-) -> Settings:
+class _Reached(NamedTuple):
+    """What a reload reaches."""
+
+    equipment: Equipment
+    runner: Runner
+    orchestrators: Mapping[str, GuardedOrchestrator]
+    telemetry: Telemetry
+    masking: Masking
+
+
+def _reload(parts: _Reached, settings: Settings, *, reread: Callable[[], Settings] | None) -> Settings:
     """Take over what may change while running; keep everything if anything is wrong. Answers what holds now."""
+    equipment, runner, orchestrators, telemetry, masking = parts
     try:
         result = settings_module.reload(settings, settings if reread is None else reread())
     except InvalidSettings as error:
@@ -308,8 +311,8 @@ def _reload(
     equipment.secrets = SettingsSecrets(held.secrets)
     # What was replaced is told no more than what replaces it: calls under way may have been made with either.
     equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))
-    # What was replaced is told no more than what replaces it: calls under way may have been made with either.
-    equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))
+    masking.learn(settings_module.known_secrets(held))
+    renew_keys(orchestrators, held.orchestrator)
     equipment.slots.resize(held.engine.max_concurrent_tasks)
     runner.limit_queues(held.queues)
     telemetry.notice("reloaded", applied=result.applied, restart=result.restart)

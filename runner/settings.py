@@ -115,6 +115,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             yield "`retry.base_seconds` must be at least 0 and at most `retry.cap_seconds`"
         if self.retry.multiplier < 1:
             yield "`retry.multiplier` must be at least 1"
+        if self.engine.poll_seconds >= self.health.stall_seconds:
+            yield "`engine.poll_seconds` must be less than `health.stall_seconds`, or an idle daemon looks stalled"
         for name, limit in msgspec.structs.asdict(self.descriptor).items():
             if limit < 1:
                 yield f"`descriptor.{name}` must be at least 1"
@@ -366,24 +368,51 @@ class Reloaded(Struct, frozen=True):
 
 
 def reload(old: Settings, new: Settings, *, reloadable: Collection[str] = RELOADABLE) -> Reloaded:
-    """Take over what may change while the daemon runs, and tell what needs a restart."""
+    """Take over what may change while the daemon runs, API keys of orchestrators too, and tell what needs a restart.
+
+    Raises InvalidSettings: if what may change contradicts what holds until a restart.
+    """
+    same = [_endpoint_names(old), _endpoint_names(new)]
 
     def free(name: str) -> bool:
+        # A key belongs to an endpoint, not to its place in the list.
+        if _KEY.fullmatch(name):
+            return same[0] == same[1]
         return any(name == key or name.startswith(f"{key}.") for key in reloadable)
 
     before, after = dict(_flat(old)), dict(_flat(new))
     names = [*before, *(name for name in after if name not in before)]
     changed = [name for name in names if before.get(name) != after.get(name)]
-    settings = old
-    for key in reloadable:
-        settings = _taken_over(settings, new, key.split("."))
+    settings = old if same[0] != same[1] else _with_keys(old, new)
     origins = {name: source for name, source in old.origins.items() if not free(name)}
     origins |= {name: source for name, source in new.origins.items() if free(name)}
+    try:
+        for key in reloadable:
+            settings = _taken_over(settings, new, key.split("."))
+    except ValueError as error:
+        # Each part was right by itself, but what may change and what may not contradict each other.
+        raise InvalidSettings([f"together with what needs a restart: {error}"]) from error
     return Reloaded(
         msgspec.structs.replace(settings, origins=origins),
         applied=tuple(name for name in changed if free(name)),
         restart=tuple(name for name in changed if not free(name)),
     )
+
+
+_KEY: Final = re.compile(r"orchestrator\.endpoints\.\d+\.api_key")
+
+
+def _endpoint_names(settings: Settings) -> list[str]:
+    return [endpoint.name for endpoint in settings.orchestrator.endpoints]
+
+
+def _with_keys(old: Settings, new: Settings) -> Settings:
+    """The old settings with the API keys of the new ones, which have the same endpoints."""
+    endpoints = tuple(
+        msgspec.structs.replace(kept, api_key=read.api_key)
+        for kept, read in zip(old.orchestrator.endpoints, new.orchestrator.endpoints, strict=True)
+    )
+    return msgspec.structs.replace(old, orchestrator=msgspec.structs.replace(old.orchestrator, endpoints=endpoints))
 
 
 def _taken_over(old: Any, new: Any, place: list[str]) -> Any:

@@ -82,7 +82,7 @@ def shown(value: Any) -> str:
 def table() -> str:
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name, default, meaning in rows(Settings):
-        free = any(name == key or name.startswith(f"{key}.") for key in RELOADABLE)
+        free = name.endswith(">.api_key") or any(name == key or name.startswith(f"{key}.") for key in RELOADABLE)
         lines.append(f"| `{name}`{' ↻' if free else ''} | {default} | {meaning.replace('|', '/')} |")
     lines += ["", "| profile | sets |", "|---|---|"]
     for profile, defaults in PROFILES.items():

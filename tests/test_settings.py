@@ -321,6 +321,29 @@ def test_a_reload_takes_over_what_may_change_and_tells_what_needs_a_restart() ->
     assert {entry.name: entry.source for entry in entries(result.settings)}["log.level"] == "RUNNER_LOG__LEVEL"
 
 
+def test_a_reload_takes_over_the_keys_of_the_same_endpoints_only() -> None:
+    def with_keys(*endpoints: tuple[str, str]) -> Settings:
+        rows = [{"name": name, "url": "http://127.0.0.1:9", "api_key": key} for name, key in endpoints]
+        return load(environ={}, overrides={"orchestrator.endpoints": rows})
+
+    old = with_keys(("one", "a"), ("two", "b"))
+    result = reload(old, with_keys(("one", "a"), ("two", HIDDEN)))
+    assert result.applied == ("orchestrator.endpoints.1.api_key",)
+    assert result.restart == ()
+    assert [endpoint.api_key.reveal() for endpoint in result.settings.orchestrator.endpoints] == ["a", HIDDEN]
+    turned = reload(old, with_keys(("two", "b"), ("one", "a")))
+    assert turned.applied == ()
+    assert turned.settings.orchestrator == old.orchestrator
+
+
+def test_what_makes_an_idle_daemon_look_stalled_is_refused_at_the_start_and_at_a_reload() -> None:
+    slow = {"RUNNER_ENGINE__POLL_SECONDS": "12"}
+    with pytest.raises(InvalidSettings, match=r"`engine\.poll_seconds` must be less than `health\.stall_seconds`"):
+        load(environ=slow)
+    with pytest.raises(InvalidSettings, match=r"together with what needs a restart: `engine\.poll_seconds` must"):
+        reload(load(environ={}), load(environ=slow | {"RUNNER_HEALTH__STALL_SECONDS": "30"}))
+
+
 def test_a_reload_without_changes_does_nothing() -> None:
     result = reload(load(environ={}), load(environ={}))
     assert result.applied == result.restart == ()

@@ -12,6 +12,7 @@ from yarl import URL
 
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
+from runner.core.secret import Secret
 from runner.orchestrators.settings import EndpointSettings
 from runner.outgoing import CallLimits, IncomingAnswer, call, retry_after_seconds, status_is_retryable
 from runner.ports import Prompt
@@ -33,7 +34,12 @@ class Connection:
         self.settings = settings
         self.name = settings.name
         self._session = session
+        self._key = settings.api_key
         self._base = URL(settings.url)
+
+    def take_key(self, key: Secret) -> None:
+        """Send another API key from the next call on."""
+        self._key = key
 
     @asynccontextmanager
     async def post(self, path: str, body: dict[str, Any], prompt: Prompt) -> AsyncIterator[IncomingAnswer]:
@@ -97,9 +103,12 @@ class Connection:
         status = incoming.status
         if status in {401, 403}:
             # Such answers like to quote the key.
-            message = f"orchestrator `{self.name}` refused the API key (HTTP {status}); set a valid `api_key` for it"
+            message = (
+                f"orchestrator `{self.name}` refused the API key (HTTP {status}); set a valid `api_key` for it and send"
+                " the daemon SIGHUP"
+            )
             return AttemptError(UNAUTHORIZED, message, retryable=False, endpoint=self.name)
-        said = await incoming.excerpt([self.settings.api_key.reveal()])
+        said = await incoming.excerpt([self._key.reveal()])
         message = f"orchestrator `{self.name}` answered HTTP {status}" + (f": {said}" if said else "")
         return AttemptError(
             "HTTP_STATUS",
@@ -110,7 +119,7 @@ class Connection:
         )
 
     def _authorization(self) -> dict[str, str]:
-        key = self.settings.api_key.reveal()
+        key = self._key.reveal()
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _limits(self, timeout: float) -> CallLimits:

@@ -43,8 +43,16 @@ async def open_orchestrators(
                 clock=clock,
                 observer=observer,
                 chance=chance,
+                take_key=connection.take_key,
             )
         yield opened
+
+
+def renew_keys(orchestrators: Mapping[str, GuardedOrchestrator], settings: OrchestratorSettings) -> None:
+    """Take over the API keys of settings that were read again; endpoints that refused theirs are asked again."""
+    for endpoint in settings.endpoints:
+        if endpoint.name in orchestrators:
+            orchestrators[endpoint.name].renew(endpoint.api_key)
 
 
 def _session(endpoint: EndpointSettings) -> aiohttp.ClientSession:

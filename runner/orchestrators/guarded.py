@@ -10,6 +10,7 @@ import anyio
 from runner.core.breaker import Breaker, BreakerPolicy, BreakerState, CallOutcome, Counts, OpenUntil, Permit
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import WaitReason
+from runner.core.secret import Secret
 from runner.orchestrators.connection import UNAUTHORIZED
 from runner.ports import Answer, Bulkhead, Clock, Observer, Orchestrator, Prompt
 
@@ -51,6 +52,7 @@ class GuardedOrchestrator:
         clock: Clock,
         observer: Observer,
         chance: Callable[[], float],
+        take_key: Callable[[Secret], None] = lambda _: None,
     ) -> None:
         self.name = name
         self._inner = inner
@@ -63,6 +65,7 @@ class GuardedOrchestrator:
         self._clock = clock
         self._observer = observer
         self._chance = chance
+        self._take_key = take_key
         self._breakers: dict[str, Breaker] = {}
 
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
@@ -100,6 +103,13 @@ class GuardedOrchestrator:
             breaker.force(state, anyio.current_time())
             self._tell(model, breaker, previous)
 
+    def renew(self, key: Secret) -> None:
+        """Call with this API key from now on. Breakers that are FORCED_OPEN, most often for a key, are reset."""
+        self._take_key(key)
+        refused = [model for model, breaker in self._breakers.items() if breaker.state is BreakerState.FORCED_OPEN]
+        if refused:
+            self.force(BreakerState.CLOSED, refused)
+
     def _breaker(self, model: str) -> tuple[str, Breaker]:
         if model not in self._breakers and len(self._breakers) >= self._max_models:
             model = OTHER_MODELS
@@ -120,7 +130,9 @@ class GuardedOrchestrator:
         until = self._clock.now() + round(wait * 1_000_000)
         message = f"the circuit breaker of orchestrator `{self.name}` is {refusal.state.value}"
         if refusal.state is BreakerState.FORCED_OPEN:
-            message += "; it was opened by hand, or its API key was refused, and stays so until it is reset"
+            message += (
+                "; its API key was refused, or it was opened by hand: set a valid `api_key` and send the daemon SIGHUP"
+            )
         return AttemptPutOff(WaitReason.BREAKER_OPEN, message, until=until, endpoint=self.name)
 
     def _no_room(self) -> AttemptPutOff:

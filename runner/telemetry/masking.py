@@ -24,6 +24,10 @@ class Masking:
     def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
         self._known = Redaction(secrets or {})
 
+    def learn(self, secrets: Mapping[str, str]) -> None:
+        """Mask these as well."""
+        self._known = self._known.knowing(secrets)
+
     def text(self, text: str) -> str:
         """The text without what is known to be secret, or looks so, in it."""
         text = self._known.text(text)

@@ -45,6 +45,8 @@ class CountingOrchestrator:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.traceparents: list[str] = []
+        #: If set, calls with another API key are refused.
+        self.key = ""
         self.url = ""
         #: While cleared, answers are held back.
         self.open = anyio.Event()
@@ -68,6 +70,8 @@ class CountingOrchestrator:
         self.traceparents.append(request.headers.get("traceparent", ""))
         self._tell()
         await self.open.wait()
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "not with that key"}, status=401)
         return web.json_response({"text": "counted", "model_used": "counter", "tokens_used": 3})
 
 
@@ -130,6 +134,8 @@ def launch(tmp_path: Path, orchestrator: CountingOrchestrator) -> Launch:
             "health.min_free_bytes": 0,
             "orchestrator.endpoints": [{"url": orchestrator.url}],
         } | settings
+        # None: as the file says.
+        chosen = {name: value for name, value in chosen.items() if value is not None}
         command = [sys.executable, "-c", LAUNCH, json.dumps(chosen)]
         log: list[str] = []
         log_grew = Bell()

@@ -156,3 +156,25 @@ async def logged(daemon: Any, event: str) -> dict[str, Any]:
                     found: dict[str, Any] = json.loads(line)
                     return found
             await daemon.more_log()
+
+
+async def test_a_corrected_api_key_holds_from_sighup_on(launch: Any, orchestrator: Any, tmp_path: Path) -> None:
+    """The refused endpoint is not called until then; new tasks reach it at once afterwards."""
+    orchestrator.key = "right-word"
+    file = tmp_path / "alt-runner.toml"
+
+    def write(key: str) -> None:
+        file.write_text(f'[[orchestrator.endpoints]]\nurl = "{orchestrator.url}"\napi_key = "{key}"\n')
+
+    write("wrong-word")
+    async with launch(file=str(file), **{"orchestrator.endpoints": None, "secrets.values.word": "x"}) as daemon:
+        await submit_and_watch(daemon.target)
+        await logged(daemon, "breaker_forced_open")
+        write("right-word")
+        daemon.process.send_signal(signal.SIGHUP)
+        told = await logged(daemon, "reloaded")
+        assert told["applied"] == ["orchestrator.endpoints.0.api_key"]
+        job_id = await submit_and_watch(daemon.target)
+        async with Client(daemon.target) as client:
+            assert json.loads(await client.record(job_id))["status"] == "success"
+        assert "right-word" not in "".join(daemon.log)

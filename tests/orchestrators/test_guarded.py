@@ -13,6 +13,7 @@ import trio.testing
 from runner.core.breaker import BreakerPolicy, BreakerState, Counts
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage, WaitReason
+from runner.core.secret import Secret
 from runner.orchestrators.guarded import OTHER_MODELS, GuardedOrchestrator
 from runner.ports import Answer, Prompt
 from tests.orchestrators.hostile import BreakerEar, FixedClock, Pieces, prompt
@@ -61,6 +62,7 @@ class Guarded:
         self.behind = Behind()
         self.ear = BreakerEar()
         self.chance = 0.0
+        self.keys: list[Secret] = []
         self.orchestrator = GuardedOrchestrator(
             self.behind,
             name="main",
@@ -71,6 +73,7 @@ class Guarded:
             clock=FixedClock(START),
             observer=self.ear,
             chance=lambda: self.chance,
+            take_key=self.keys.append,
         )
 
     async def ask(self, model: str | None = None, *, within: float = 1000.0) -> None:
@@ -148,6 +151,17 @@ async def test_a_refused_key_forces_the_breaker_open_and_alerts() -> None:
     guarded.orchestrator.force(BreakerState.CLOSED)
     await guarded.ask()
     assert guarded.ear.heard[-1] == ("main", "m", "closed", "forced_open")
+
+
+async def test_a_new_key_is_taken_over_and_what_was_refused_is_asked_again() -> None:
+    guarded = Guarded(policy=BreakerPolicy(minimum_calls=1))
+    await guarded.fail(AttemptError("UNAUTHORIZED", "no", retryable=False), times=1, model="denied")
+    await guarded.fail(times=1, model="sick")
+    guarded.orchestrator.renew(Secret("other"))
+    assert [key.reveal() for key in guarded.keys] == ["other"]
+    assert guarded.state("denied") is BreakerState.CLOSED
+    assert guarded.state("sick") is BreakerState.OPEN
+    await guarded.ask("denied")
 
 
 @pytest.mark.parametrize(
