@@ -90,6 +90,7 @@ class SqlLedger:
         self._settings = settings
         self._observer = observer
         self._writer: Connection | None = None
+        self._verify: Callable[[], None] = lambda: None
         #: Reading lanes that are idle, each with its connection.
         self._readers: deque[tuple[Lane, Connection]] = deque()
         #: How many are idle; None while the ledger is closed.
@@ -116,8 +117,10 @@ class SqlLedger:
             raise LedgerUnavailable(
                 f"`{self._path.parent}` cannot be made ({error.strerror}); make it, or set `data_dir`"
             ) from error
-        with held(self._path, self._holder), ExitStack() as connections:
+        with held(self._path, self._holder) as hold, ExitStack() as connections:
             orphans = await anyio.to_thread.run_sync(self._open, connections)
+            hold.watch(*(self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm")))
+            self._verify = hold.verify
             if orphans:
                 self._observer.notice("jobs_adopted", count=orphans)
             idle = self._idle = anyio.Semaphore(self._settings.readers)
@@ -215,6 +218,8 @@ class SqlLedger:
                     answers = apply(self._writer, [writes[place] for place in places])
                     for place, answer in zip(places, answers, strict=True):
                         outcomes[place] = answer
+            # Last: a commit into files without a name would be answered, and lost.
+            self._verify()
         return outcomes
 
     # ---------------------------------------------------------------------------------------------------- writing
