@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 import msgspec
 
 from runner.core.errors import AttemptError
+from runner.handlers.coroutines import in_own_task
 from runner.handlers.parameters import invalid, read
 from runner.handlers.processes import WorkerProcesses
 from runner.handlers.settings import PythonSettings
-from runner.handlers.worker import as_json, call_function, failed_function, foreign, locate
-from runner.ports import Attempt, Outcome
+from runner.handlers.worker import as_json, call_function, ended_itself, failed_function, foreign, locate
+from runner.ports import Attempt, Observer, Outcome, Quiet
 
 _LIMIT = "python.max_result_bytes"
 
@@ -34,11 +37,13 @@ class CallPython:
     """A Handler; its output is what the function returns, which must be JSON.
 
     An async function runs on the daemon's own loop, so it must not block; any other runs in a worker process, which
-    is killed when the task times out or is cancelled.
+    is killed when the task times out or is cancelled. An async function that goes on for
+    `python.cancel_grace_seconds` after its cancellation is abandoned, which the observer is told.
     """
 
-    def __init__(self, settings: PythonSettings) -> None:
+    def __init__(self, settings: PythonSettings, observer: Observer | None = None) -> None:
         self._settings = settings
+        self._observer = observer or Quiet()
         self._processes = WorkerProcesses(settings.max_processes)
 
     async def run(self, attempt: Attempt) -> Outcome:
@@ -46,7 +51,7 @@ class CallPython:
 
         Raises AttemptError: INVALID_PARAMETERS, FUNCTION_NOT_ALLOWED, FUNCTION_NOT_FOUND, BAD_OUTPUT,
         RESULT_TOO_LARGE, and what the function itself raised as one; FUNCTION_RAISED, retryable, for any other
-        exception of the function; PROCESS_DIED.
+        exception of the function; HANDLER_ERROR for what is meant to end a program; PROCESS_DIED.
         """
         parameters = read(attempt.parameters, PythonParameters)
         path = parameters.function
@@ -63,9 +68,25 @@ class CallPython:
         if not inspect.iscoroutinefunction(function):
             arguments = (path, parameters.arguments, limit, _LIMIT)
             return Outcome(output=await self._processes.run(call_function, *arguments, what=f"`{path}`"))
-        with foreign(failed_function(path)):
-            value = await function(**parameters.arguments)
+        value = await in_own_task(
+            _called(function, path, parameters.arguments),
+            patience=self._settings.cancel_grace_seconds,
+            abandoned=partial(
+                self._observer.notice, "function_abandoned", job_id=attempt.job_id, task=attempt.task.id, function=path
+            ),
+        )
         return Outcome(output=msgspec.json.decode(as_json(value, path, limit, _LIMIT)))
+
+
+async def _called(function: Callable[..., Coroutine[Any, Any, Any]], path: str, arguments: dict[str, Any]) -> Any:
+    try:
+        with foreign(failed_function(path)):
+            return await function(**arguments)
+    except (AttemptError, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        # Let out of a task, a KeyboardInterrupt or SystemExit ends the loop, and the daemon with it, at every restart.
+        raise ended_itself(path, error) from error
 
 
 def check_allowed(path: str, allow: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from runner.handlers.python import CallPython
 from runner.handlers.settings import DataProcessingSettings, HttpRequestSettings, PythonSettings
 from runner.handlers.transform import Transform
 from runner.handlers.worker import foreign
-from runner.ports import Handler, Orchestrator
+from runner.ports import Handler, Observer, Orchestrator
 
 #: Packages add handlers here: the name is the task type; the object is a Handler, or what gives one when it is called.
 ENTRY_POINTS: Final = "alt_runner.handlers"
@@ -33,6 +33,7 @@ def builtin_handlers(
     http_request: HttpRequestSettings,
     python: PythonSettings,
     data_processing: DataProcessingSettings,
+    observer: Observer | None = None,
 ) -> dict[str, Handler]:
     """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none."""
     ask = AskOrchestrator(orchestrators)
@@ -40,7 +41,7 @@ def builtin_handlers(
         "ai_prompt": ask,
         FALLBACK: ask,
         "http_request": HttpRequest(session, http_request),
-        "python": CallPython(python),
+        "python": CallPython(python, observer),
         "delay": Delay(),
         "data_processing": Transform(data_processing),
     }
@@ -53,6 +54,7 @@ async def open_handlers(
     http_request: HttpRequestSettings | None = None,
     python: PythonSettings | None = None,
     data_processing: DataProcessingSettings | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[dict[str, Handler]]:
     """All handlers by task type, ready inside the context; those of installed packages too. Needs asyncio.
 
@@ -67,6 +69,7 @@ async def open_handlers(
             http_request=http_request,
             python=python or PythonSettings(),
             data_processing=data_processing or DataProcessingSettings(),
+            observer=observer,
         )
         if claimed := sorted(ours.keys() & added.keys()):
             raise InvalidSettings([f"an installed package claims the task type `{claimed[0]}`, which is built in"])

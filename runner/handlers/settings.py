@@ -36,6 +36,8 @@ class PythonSettings(Struct, frozen=True, kw_only=True):
     allow: tuple[str, ...] = ()
     #: Worker processes for functions that are not async; more calls wait for their turn.
     max_processes: Count = 4
+    #: Seconds an async function has to end once it is cancelled; then it is abandoned. A drain waits 3 seconds for it.
+    cancel_grace_seconds: Seconds = 2.0
     #: Bytes of a function's result, as JSON.
     max_result_bytes: Count = 8 * 1024 * 1024
 

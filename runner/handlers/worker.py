@@ -5,17 +5,30 @@ Runs in the daemon and in worker processes; therefore it imports little.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import resource
+import select
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVarTuple
 
 import msgspec
 
 from runner.core.errors import AttemptError, RunnerError
+
+_Arguments = TypeVarTuple("_Arguments")
+
+#: From <linux/prctl.h>: the signal that this process gets when the thread that started it ends.
+_PR_SET_PDEATHSIG: Final = 1
+#: More than a process has open.
+_DESCRIPTORS: Final = 2**20
+#: What Python tells its audit hooks when a process is about to be started.
+_STARTS: Final = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
 
 
 class Raised(msgspec.Struct, frozen=True):
@@ -25,6 +38,83 @@ class Raised(msgspec.Struct, frozen=True):
     message: str
     retryable: bool
     retry_after: float | None = None
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What one call gave."""
+
+    #: The number of the call.
+    call: int
+    given: bytes | Raised
+
+
+def answer(
+    daemon: int, call: int, function: Callable[[*_Arguments], bytes | Raised], *arguments: *_Arguments
+) -> Answered:
+    """In a worker process: call the function, for the daemon of that process id."""
+    belong_to(daemon)
+    worker = os.getpid()
+    try:
+        return Answered(call, function(*arguments))
+    finally:
+        # A child that the function forked and let return would read and answer the next calls beside us, and every
+        # later job would get another one's result.
+        if os.getpid() != worker:
+            os._exit(1)
+
+
+def belong_to(daemon: int) -> None:
+    """In a worker process: end with the daemon, however it ends, and take along what was started here. Linux.
+
+    Without it a worker outlives a daemon that is killed, and its task runs twice at the same time.
+    """
+    if os.getsid(0) == os.getpid():
+        return
+    os.setsid()
+    # The daemon starts workers from the thread of its loop, which lives as long as it does.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != daemon:
+        os._exit(1)
+    sys.addaudithook(_guard_once())
+
+
+def end_group(daemon: int) -> None:
+    """In a worker process: end it and everything that was started in it."""
+    belong_to(daemon)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _guard_once() -> Callable[[str, tuple[Any, ...]], None]:
+    """An audit hook that forks a guard before this process starts its first other process."""
+    worker = os.getpid()
+    guarded = False
+
+    def hook(event: str, _: tuple[Any, ...]) -> None:
+        nonlocal guarded
+        if event in _STARTS and not guarded and os.getpid() == worker:
+            guarded = True
+            if os.fork() == 0:
+                _guard(worker)
+
+    return hook
+
+
+def _guard(worker: int) -> None:
+    """In a process of its own: wait for the worker's end, then end all that it started and that stayed in its group.
+
+    Only a bystander can do that: the worker is killed, and so may be the daemon.
+    """
+    try:
+        # The way to the daemon is not ours; held open here, it would hide the worker's end.
+        os.closerange(0, _DESCRIPTORS)
+        ending = os.pidfd_open(worker)
+        if os.getppid() == worker:
+            poll = select.poll()
+            poll.register(ending, select.POLLIN)
+            poll.poll()
+        os.killpg(worker, signal.SIGKILL)
+    finally:
+        os._exit(0)
 
 
 @contextmanager
@@ -46,6 +136,12 @@ def failed_function(path: str) -> Callable[[Exception], AttemptError]:
         return AttemptError("FUNCTION_RAISED", f"`{path}` raised {told}", retryable=True)
 
     return translate
+
+
+def ended_itself(path: str, error: BaseException) -> AttemptError:
+    """A function that raised what is meant to end a program, such as SystemExit or KeyboardInterrupt."""
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return AttemptError("HANDLER_ERROR", f"`{path}` raised {told}", retryable=False)
 
 
 def locate(path: str) -> Callable[..., Any]:
@@ -124,3 +220,6 @@ def call_function(path: str, arguments: Mapping[str, Any], max_bytes: int, setti
         return as_json(value, path, max_bytes, setting)
     except AttemptError as error:
         return Raised(error.reason, error.message, error.retryable, error.retry_after)
+    except BaseException as error:  # noqa: BLE001  sys.exit() and the like; sent on, they would end the daemon
+        ended = ended_itself(path, error)
+        return Raised(ended.reason, ended.message, ended.retryable)
