@@ -180,6 +180,7 @@ class Ledger(Protocol):
     async def submit(self, jobs: Sequence[NewJob], *, max_queued: Mapping[str, int]) -> list[Submitted | Exception]:
         """Accept jobs. For each, in order: Submitted, or a QueueFull or RequestIdReused that speaks of it alone.
 
+        One with a `refusal` gets that, unless it repeats a submission that was accepted before.
         `max_queued` bounds the waiting jobs of each queue; a queue it does not name has no bound.
         """
 
@@ -190,10 +191,12 @@ class Ledger(Protocol):
         now: Instant,
         lease_until: Instant,
         limit: int,
+        max_bytes: int,
         queue_limits: Mapping[str, int],
     ) -> list[Claim]:
         """Take up to `limit` claimable jobs, lowest rank first, at most `queue_limits[queue]` running in each queue.
 
+        The job whose frames bring the claims' `size` to `max_bytes` is the last.
         A queue that `queue_limits` does not name has no bound.
         Claimable: QUEUED and `not_before` passed. Jobs with a cancellation asked for, or past their deadline, are
         taken first, and whatever the limits of queues say: they only need to be ended.
@@ -254,8 +257,11 @@ class Ledger(Protocol):
     async def oldest_queued(self) -> dict[str, Instant]:
         """When the longest-waiting job of each queue was accepted."""
 
-    async def due(self, sink: str, *, now: Instant, limit: int) -> list[OutboxEntry]:
-        """Records that the sink has not confirmed and that are due, oldest first."""
+    async def due(self, sink: str, *, now: Instant, limit: int, max_bytes: int) -> list[OutboxEntry]:
+        """Up to `limit` records that the sink has not confirmed and that are due, oldest first.
+
+        The record that brings them to `max_bytes` is the last.
+        """
 
     async def delivered(self, entries: Collection[int]) -> None:
         """Take entries out of the outbox."""
@@ -279,7 +285,11 @@ class Sink(Protocol):
     name: str
 
     async def deliver(self, entries: Sequence[OutboxEntry]) -> None:
-        """Deliver all, durably, or raise. May be called again with entries that were delivered already."""
+        """Deliver all, durably. May be called again with entries that were delivered already.
+
+        Raises SinkUnavailable: if it cannot be done now, whatever the reason. Anything else is a defect of the sink,
+        and ends the daemon.
+        """
 
 
 class Secrets(Protocol):
