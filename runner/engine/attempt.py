@@ -171,8 +171,9 @@ class LiveAttempt(Attempt):
                 return self._succeeded(outcome)
         except AttemptError as error:
             return self._told_failure(error)
-        # SystemExit: a task that calls sys.exit() ends itself, not the daemon.
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
+        # A task that calls sys.exit() or raises KeyboardInterrupt ends itself, not the daemon, at every restart. A real
+        # Ctrl-C never gets here: the daemon receives its signal.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
             return self._broke(error)
         except anyio.get_cancelled_exc_class() as error:
             if anyio.current_effective_deadline() == -math.inf:

@@ -17,6 +17,9 @@ from runner.engine.settings import QueueSettings, queue_limits
 
 #: Jobs taken by one claim: enough to make a commit worth its sync, few enough to leave some for other daemons.
 CLAIM_BATCH = 100
+#: Bytes of frames after which a claim takes no further job: all of them are in memory at once, and the ledger's writer
+#: reads them while nobody can commit.
+CLAIM_BYTES = 8 * 1024 * 1024
 MICROS = 1_000_000
 #: Seconds that commits under way have at the end of a drain's grace.
 LAST_COMMITS = 3.0
@@ -83,7 +86,7 @@ class Dispatcher:
         """Claim nothing more; return once every job has ended or was given back.
 
         Where the ledger is away, so that jobs cannot be given back, they are dropped a little after their grace: the
-        next daemon takes them as after a crash.
+        next daemon takes them as after a crash. Handlers that do not end even then are not waited for.
         """
         self._draining = True
         self.wake()
@@ -94,7 +97,8 @@ class Dispatcher:
         for execution in tuple(self.executions.values()):
             self._with.observer.notice("job_dropped", job_id=execution.job_id, error="it could not be given back")
             execution.drop()
-        await self._drained.wait()
+        with anyio.move_on_after(LAST_COMMITS):
+            await self._drained.wait()
 
     async def _learn_names(self) -> bool:
         """Once, at the start: queues that hold jobs but stand in no settings have limits, too."""
@@ -120,6 +124,7 @@ class Dispatcher:
                 now=now,
                 lease_until=now + round(self._with.settings.lease_seconds * MICROS),
                 limit=room,
+                max_bytes=CLAIM_BYTES,
                 queue_limits={name: queue_limits(self._queues, name).concurrency for name in self._names},
             )
         except LedgerUnavailable as error:
@@ -127,7 +132,7 @@ class Dispatcher:
             return False
         for claim in claims:
             jobs.start_soon(self._execute, self._hold(claim))
-        return len(claims) == room
+        return len(claims) == room or sum(claim.size for claim in claims) >= CLAIM_BYTES
 
     def _hold(self, claim: Claim) -> Execution:
         """Enter a job before anything else can happen: a cancellation that comes now must find it."""

@@ -60,6 +60,7 @@ class Strange(Exception):
         (Strange("what"), "HANDLER_ERROR", "Strange: what"),
         (Strange(), "HANDLER_ERROR", "Strange"),
         (SystemExit(3), "HANDLER_ERROR", "SystemExit: 3"),
+        (KeyboardInterrupt(), "HANDLER_ERROR", "KeyboardInterrupt"),
         (RecursionError("deep"), "HANDLER_ERROR", "RecursionError: deep"),
         (ExceptionGroup("many", [Strange("a"), Strange("b")]), "HANDLER_ERROR", "ExceptionGroup: many"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "HANDLER_ERROR", "UnicodeDecodeError"),

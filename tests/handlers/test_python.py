@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import pytest
 from runner.core.errors import AttemptError
 from runner.handlers.python import CallPython, check_allowed
 from runner.handlers.settings import PythonSettings
-from runner.ports import Outcome
+from runner.ports import Outcome, Quiet
 from runner.testing import FakeAttempt
 
-CHORES = """
-import os, time, pathlib
+CHORES = r"""
+import asyncio, contextlib, os, pathlib, pickle, subprocess, sys, time
 from runner.core.errors import AttemptError
 
 NUMBER = 5
@@ -57,6 +59,56 @@ def prints():
 def hangs(started):
     pathlib.Path(started).write_text(str(os.getpid()))
     time.sleep(3600)
+
+def starts_another(started):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    pathlib.Path(started).write_text(str(child.pid))
+    time.sleep(3600)
+
+def forks():
+    os.fork()
+
+def forks_and_raises():
+    if os.fork() == 0:
+        raise SystemExit("the child")
+
+def forges():
+    given = pickle.dumps("forged")
+    for descriptor in range(3, 30):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:"):
+                os.write(descriptor, b"RETURN %d\n" % len(given) + given)
+
+def exits():
+    sys.exit(4)
+
+async def exits_async():
+    sys.exit(4)
+
+def interrupts():
+    raise KeyboardInterrupt
+
+async def interrupts_async():
+    raise KeyboardInterrupt
+
+released = asyncio.Event()
+
+async def swallows(seen):
+    while not released.is_set():
+        try:
+            await released.wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+
+async def let_go():
+    released.set()
+
+async def cleans_up(seen):
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        seen.append("cleaned")
 """
 
 
@@ -186,3 +238,130 @@ async def test_a_module_that_cannot_be_imported_is_told() -> None:
     handler = CallPython(PythonSettings(allow=("*",)))
     with pytest.raises(AttemptError, match="cannot be loaded: ModuleNotFoundError"):
         await handler.run(FakeAttempt({"function": "no_such_module_here:f"}))
+
+
+@pytest.mark.usefixtures("chores")
+async def test_a_child_that_a_function_forks_never_answers_in_its_place() -> None:
+    """It went on as a second worker on the same pipe, and later calls got each other's results."""
+    for chore in ("forks", "forks_and_raises"):
+        await call(chore)
+        assert [(await call("add", a=number)).output["sum"] for number in range(8)] == list(range(1, 9))
+
+
+@pytest.mark.usefixtures("chores")
+async def test_an_answer_to_another_call_fails_its_task_and_ends_the_worker() -> None:
+    before = (await call("add", a=1)).output["pid"]
+    error = await failure("forges")
+    assert (error.reason, error.retryable) == ("PROCESS_DIED", True)
+    assert "another call's answer" in error.message
+    after = [(await call("add", a=number)).output for number in range(4)]
+    assert [output["sum"] for output in after] == [1, 2, 3, 4]
+    assert before not in {output["pid"] for output in after}
+
+
+@pytest.mark.usefixtures("chores")
+@pytest.mark.parametrize("name", ["exits", "exits_async", "interrupts", "interrupts_async"])
+async def test_a_function_that_ends_the_program_ends_its_task_alone(name: str) -> None:
+    error = await failure(name)
+    assert (error.reason, error.retryable) == ("HANDLER_ERROR", False)
+    assert "SystemExit: 4" in error.message or "KeyboardInterrupt" in error.message
+    assert (await call("add", a=1)).output["sum"] == 2
+
+
+@pytest.mark.usefixtures("chores")
+async def test_an_async_function_that_swallows_its_cancellation_is_abandoned_and_told() -> None:
+    class Ear(Quiet):
+        def __init__(self) -> None:
+            self.heard: list[tuple[str, dict[str, Any]]] = []
+
+        def notice(self, event: str, **fields: Any) -> None:
+            self.heard.append((event, fields))
+
+    ear = Ear()
+    settings = PythonSettings(allow=("chores_of_tests",), cancel_grace_seconds=0.05)
+    seen: list[str] = []
+    with anyio.fail_after(10):
+        with anyio.move_on_after(0.05) as scope:
+            await call("swallows", CallPython(settings, ear), seen=seen)
+        assert scope.cancelled_caught
+        ((event, fields),) = ear.heard
+        assert (event, fields["function"]) == ("function_abandoned", "chores_of_tests:swallows")
+        # Once, not at every turn of the loop.
+        assert seen == ["cancelled"]
+        await call("let_go")
+
+
+@pytest.mark.usefixtures("chores")
+async def test_an_async_function_that_heeds_its_cancellation_has_time_to_clean_up() -> None:
+    seen: list[str] = []
+    with anyio.move_on_after(0.05):
+        await call("cleans_up", seen=seen)
+    assert seen == ["cleaned"]
+
+
+@pytest.mark.usefixtures("chores")
+async def test_what_a_function_started_is_killed_with_it(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: call("starts_another", started=str(started)))
+        child = int(await written(started))
+        group.cancel_scope.cancel()
+    await ended(child)
+
+
+DAEMON = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from runner.handlers.python import CallPython
+from runner.handlers.settings import PythonSettings
+from runner.testing import FakeAttempt
+arguments = {"function": "chores_of_tests:starts_another", "arguments": {"started": sys.argv[2]}}
+
+async def main():
+    await CallPython(PythonSettings(allow=("chores_of_tests",))).run(FakeAttempt(arguments))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.usefixtures("chores")
+async def test_no_worker_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
+    """Else a task that the restarted daemon runs again would run twice at the same time."""
+    started = tmp_path / "started"
+    async with await anyio.open_process(
+        [sys.executable, "-c", DAEMON, str(tmp_path), str(started)], stdin=None, stdout=None, stderr=None
+    ) as daemon:
+        child = int(await written(started))
+        worker = parent(child)
+        assert parent(worker) == daemon.pid
+        daemon.kill()
+        await daemon.wait()
+    await ended(worker)
+    await ended(child)
+
+
+async def written(path: Path) -> str:
+    with anyio.fail_after(20):
+        while not (text := content(path)):
+            await anyio.lowlevel.checkpoint()
+    return text
+
+
+def content(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def fields(process: int) -> list[str]:
+    """From the state on, of /proc/PID/stat."""
+    return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()
+
+
+def parent(process: int) -> int:
+    return int(fields(process)[1])
+
+
+async def ended(process: int) -> None:
+    """Wait for a process, which nobody may have reaped, to have ended."""
+    with anyio.fail_after(10), suppress(FileNotFoundError, ProcessLookupError):
+        while fields(process)[0] not in "ZX":
+            await anyio.lowlevel.checkpoint()
