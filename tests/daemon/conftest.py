@@ -150,9 +150,11 @@ def launch(tmp_path: Path, orchestrator: CountingOrchestrator) -> Launch:
                     told = await TextReceiveStream(process.stdout).receive()
             except anyio.EndOfStream:
                 raise AssertionError("the daemon did not start:\n" + "".join(log)) from None
-            yield DaemonProcess(process, json.loads(told.splitlines()[0]), log, log_grew)
-            if process.returncode is None:
-                process.kill()
+            try:
+                yield DaemonProcess(process, json.loads(told.splitlines()[0]), log, log_grew)
+            finally:
+                if process.returncode is None:
+                    process.kill()
             await process.wait()
 
     return launching

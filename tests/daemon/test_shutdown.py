@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -115,3 +117,56 @@ async def test_a_draining_daemon_takes_nothing_new(launch: Any, orchestrator: An
                 await submit_for_ever(client)
         orchestrator.open.set()
         assert await daemon.process.wait() == 0
+
+
+DEAF = """
+import asyncio
+
+async def deaf(started):
+    open(started, "w").close()
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+"""
+
+CALL_DEAF = """{"id": "a", "version": "1.0", "title": "t", "created_at": "2026-01-01T00:00:00Z", "tasks": [
+    {"id": "call", "description": "a function that ignores its cancellation", "timeout_seconds": %s,
+     "parameters": {"task_type": "python", "function": "deaf_of_tests:deaf", "arguments": {"started": "%s"}}}]}"""
+
+
+@pytest.fixture
+def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings that let jobs call a function that ignores its cancellation."""
+    (tmp_path / "deaf_of_tests.py").write_text(DEAF)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return {
+        "python.allow": ["deaf_of_tests"],
+        "python.cancel_grace_seconds": 0.1,
+        "engine.drain_grace_seconds": 0,
+        "log.level": "warning",
+    }
+
+
+async def test_a_function_that_ignores_its_cancellation_holds_up_neither_its_job_nor_the_end(
+    launch: Any, deaf: dict[str, Any], tmp_path: Path
+) -> None:
+    async with launch(**deaf) as daemon, Client(daemon.target) as client:
+        late = CALL_DEAF % (0.5, tmp_path / "late")
+        job_id = (await client.submit(late.encode())).job.job_id
+        with anyio.fail_after(20):
+            kinds = [event.WhichOneof("event") async for event in client.watch(job_id)]
+        assert "task_timed_out" in kinds
+        held = CALL_DEAF % (600, tmp_path / "held")
+        job_id = (await client.submit(held.encode())).job.job_id
+        with anyio.fail_after(20):
+            while not await anyio.Path(tmp_path / "held").exists():
+                await anyio.lowlevel.checkpoint()
+            assert await daemon.end(signal.SIGTERM) == 0
+    assert "function_abandoned" in "".join(daemon.log)
+    async with launch(**deaf) as daemon, Client(daemon.target) as client:
+        with anyio.fail_after(20):
+            async for event in client.watch(job_id):
+                if event.WhichOneof("event") == "job_released":
+                    break
