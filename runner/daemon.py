@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 HEALTH_INTERVAL: Final = 2.0
 #: Seconds that calls under way have at the very end; watchers have been sent away before.
 LAST_CALLS: Final = 1.0
+#: Seconds that code which ignores its cancellation has once everything was told; then the process leaves without it.
+LAST_TASKS: Final = 3.0
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -170,6 +173,8 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
             )
             reload = partial(_reload, _Reached(equipment, runner, orchestrators, telemetry, masking), reread=reread)
             await _listen(settings, runner, equipment, telemetry, ready=ready, reload=reload)
+            # Of the loop, which this outlasts: asyncio.run, too, waits for tasks without end.
+            asyncio.get_running_loop().call_later(LAST_TASKS, _leave, telemetry)
             loops.cancel_scope.cancel()
         telemetry.notice("stopped", runner_id=holder.runner_id)
 
@@ -225,6 +230,12 @@ async def _listen(
             await runner.drain()
             await server.stop(grace=LAST_CALLS)
             background.cancel_scope.cancel()
+
+
+def _leave(telemetry: Telemetry) -> None:
+    """End the process beside tasks that do not end. For the ledger it is what kill -9 is, with all jobs given back."""
+    telemetry.notice("tasks_left_behind", error="code that ignores its cancellation was still running")
+    os._exit(0)
 
 
 def _spare_collector() -> None:

@@ -55,4 +55,6 @@ class WorkerProcesses:
     async def _end_worker(self) -> None:
         """End the worker that was used last. Should another one be hit, it was idle, and the next call finds this."""
         with anyio.move_on_after(_ENDING), suppress(anyio.BrokenWorkerProcess):
-            await anyio.to_process.run_sync(end_group, os.getpid(), cancellable=True, limiter=self._places)
+            # What it answers now may be the answer that is still under way; it has ended when the pipe breaks.
+            while True:
+                await anyio.to_process.run_sync(end_group, os.getpid(), cancellable=True, limiter=self._places)

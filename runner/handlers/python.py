@@ -72,7 +72,11 @@ class CallPython:
             _called(function, path, parameters.arguments),
             patience=self._settings.cancel_grace_seconds,
             abandoned=partial(
-                self._observer.notice, "function_abandoned", job_id=attempt.job_id, task=attempt.task.id, function=path
+                self._observer.notice,
+                "function_abandoned",
+                job_id=attempt.job_id,
+                task=attempt.task.id,
+                error=f"`{path}` ignores its cancellation and goes on (setting `python.cancel_grace_seconds`)",
             ),
         )
         return Outcome(output=msgspec.json.decode(as_json(value, path, limit, _LIMIT)))

@@ -244,6 +244,26 @@ async def test_a_drain_ends_even_if_the_ledger_does_not_come_back() -> None:
     await finish(stage, [job_id])
 
 
+async def test_a_drain_ends_even_if_a_handler_does_not() -> None:
+    stage = Stage()
+    released = anyio.Event()
+
+    async def deaf(_: Attempt) -> Outcome:
+        with anyio.CancelScope(shield=True):
+            await released.wait()
+        return Outcome()
+
+    stage.troupe.scripts["a"] = deaf
+    async with stage.engine(drain_grace_seconds=10) as engine:
+        await engine.submit(task("a"))
+        await anyio.sleep(1)
+        with anyio.move_on_after(60, shield=True) as patience:
+            await engine.runner.drain()
+        released.set()
+    assert not patience.cancelled_caught
+    assert engine.ear.said("job_dropped")
+
+
 async def test_a_lost_lease_drops_the_job_and_its_late_writes_are_refused() -> None:
     stage = Stage()
     stage.troupe.scripts["a"] = sleeping(50)
@@ -254,7 +274,7 @@ async def test_a_lost_lease_drops_the_job_and_its_late_writes_are_refused() -> N
         # As if this process had been stopped for longer than its lease: another engine takes the job.
         assert await stage.ledger.rescue(now=stage.clock.now() + 3600 * SECOND, limit=10) == 1
         claims = await stage.ledger.claim(
-            "other", now=stage.clock.now(), lease_until=stage.clock.now() + 9**15, limit=1, queue_limits={}
+            "other", now=stage.clock.now(), lease_until=stage.clock.now() + 9**15, limit=1, max_bytes=1, queue_limits={}
         )
         assert [claim.token for claim in claims] == [2]
         await anyio.sleep(41)
