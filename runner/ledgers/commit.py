@@ -28,11 +28,14 @@ Result = TypeVar("Result")
 #: Seconds that a commit waits for more writes, as long as they keep coming.
 LINGER: Final = 0.01
 #: Turns of the event loop without a new write after which a commit begins.
-QUIET_TURNS: Final = 1
+QUIET_TURNS: Final = 3
 #: The outcome of a write whose caller went away before the commit.
 _GONE = LedgerUnavailable("the caller went away")
 _CLOSED = "the ledger is closed; the daemon is shutting down"
 _STOPPED = "the ledger stopped on an error of its own; restart the daemon and see its log"
+
+#: Seconds without a failed commit after which the ledger has recovered; patient writers try again more often.
+CALM_SECONDS: Final = 10.0
 
 
 class _Batch(Generic[Write, Result]):
@@ -74,6 +77,7 @@ class GroupCommit(Generic[Write, Result]):
         max_pending: int,
         observer: Observer,
         weigh: Callable[[Write], int] = lambda _: 1,
+        calm_seconds: float = CALM_SECONDS,
     ) -> None:
         self._apply = apply
         self._max_batch = max_batch
@@ -86,6 +90,8 @@ class GroupCommit(Generic[Write, Result]):
         self._bell = Bell()
         self._open = False
         self._failing = False
+        self._failed_at = 0.0
+        self._calm_seconds = calm_seconds
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -184,11 +190,13 @@ class GroupCommit(Generic[Write, Result]):
                 batch.answer([answers.get(place, _GONE) for place in range(len(batch.writes))])
 
     def _tell_failure(self, error: Exception) -> None:
+        self._failed_at = time.monotonic()
         if not self._failing:
             self._failing = True
             self._observer.notice("ledger_failing", error=type(error).__name__, message=str(error))
 
     def _tell_recovery(self) -> None:
-        if self._failing:
+        # On a full disk what is small still fits, again and again: that is no recovery while the rest fails.
+        if self._failing and time.monotonic() - self._failed_at >= self._calm_seconds:
             self._failing = False
             self._observer.notice("ledger_recovered")

@@ -44,8 +44,16 @@ def _commits(
     max_pending: int = 100,
     ear: Ear | None = None,
     weigh: Callable[[int], int] = lambda _: 1,
+    calm_seconds: float = 0.0,
 ) -> GroupCommit[int, int]:
-    return GroupCommit(store.apply, max_batch=max_batch, max_pending=max_pending, observer=ear or Ear(), weigh=weigh)
+    return GroupCommit(
+        store.apply,
+        max_batch=max_batch,
+        max_pending=max_pending,
+        observer=ear or Ear(),
+        weigh=weigh,
+        calm_seconds=calm_seconds,
+    )
 
 
 async def _while_committing(store: Store, commits: GroupCommit[int, int], writes: list[int]) -> dict[int, object]:
@@ -130,6 +138,18 @@ async def test_a_failed_commit_fails_for_all_of_it_and_the_next_goes_on() -> Non
                 await commits.submit(1)
         assert await commits.submit(1) == 10
     assert ear.notices == ["ledger_failing", "ledger_recovered"]
+
+
+async def test_a_ledger_that_takes_some_writes_and_not_others_is_one_failing_ledger() -> None:
+    store, ear = Store(), Ear()
+    commits = _commits(store, ear=ear, calm_seconds=60)
+    async with commits.running():
+        for _ in range(3):
+            store.errors = [LedgerFull("full")]
+            with pytest.raises(LedgerFull):
+                await commits.submit(1)
+            assert await commits.submit(1) == 10
+    assert ear.notices == ["ledger_failing"]
 
 
 async def test_callers_of_a_failed_commit_get_an_exception_each() -> None:
