@@ -11,7 +11,9 @@ import anyio
 import msgspec
 import pytest
 from aiohttp import web
+from anyio.abc import SocketStream
 
+from runner.core.breaker import BreakerState
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
 from runner.core.plan import Mode
@@ -408,3 +410,57 @@ async def test_sessions_are_closed_when_the_caller_is_cancelled() -> None:
             async with endpoint(url, Protocol.ALTLAS) as orchestrator:
                 await orchestrator.ask(prompt(), Pieces())
         assert scope.cancelled_caught
+
+
+@BOTH
+async def test_many_calls_that_hang_hold_nothing_once_their_time_is_up(protocol: Protocol) -> None:
+    """However they end, by the endpoint's time, by silence or by cancellation, place and connection are free again."""
+    open_sockets: set[SocketStream] = set()
+    hanging: dict[str, Speak] = {"mute": silence, "stalling": trickle(JSON_HEAD, b" ", 60)}
+    chosen = "mute"
+
+    async def speak(stream: SocketStream) -> None:
+        open_sockets.add(stream)
+        try:
+            if chosen in hanging:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_hung_up, stream, group.cancel_scope)
+                    await hanging[chosen](stream)
+        finally:
+            open_sockets.discard(stream)
+
+    limits = {"timeout_seconds": 0.3, "idle_timeout_seconds": 0.2, "max_connections": 40}
+    async with raw_server(speak) as url, endpoint(url, protocol, **limits) as orchestrator:
+        for kind, seconds in (("mute", 5.0), ("stalling", 5.0), ("mute", 0.1)):
+            chosen = kind
+            orchestrator.force(BreakerState.DISABLED, ["m"])
+            reasons: list[str] = []
+
+            async def ask(seconds: float = seconds, reasons: list[str] = reasons) -> None:
+                with anyio.move_on_after(seconds):
+                    try:
+                        await orchestrator.ask(prompt(timeout=5), Pieces())
+                    except AttemptError as error:
+                        reasons.append(error.reason)
+
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as group:
+                    for _ in range(40):
+                        group.start_soon(ask)
+                while open_sockets:
+                    await anyio.lowlevel.checkpoint()
+            assert reasons == (["TIMED_OUT"] * 40 if seconds > 1 else [])
+        chosen = "well"
+        with pytest.raises(AttemptError) as caught:
+            await orchestrator.ask(prompt(), Pieces())
+        assert caught.value.reason in {"CONNECTION_FAILED", "INVALID_ANSWER"}, "the server was called, not the wait"
+
+
+async def _hung_up(stream: SocketStream, speaking: anyio.CancelScope) -> None:
+    """Stop speaking when the other side has closed the connection."""
+    while True:
+        try:
+            await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            speaking.cancel()
+            return
