@@ -102,3 +102,22 @@ async def test_a_full_ledger_refuses_what_it_cannot_keep_and_loses_nothing(launc
         assert await daemon.end(signal.SIGTERM) == 0
     records = list((tmp_path / "var" / "last").rglob("last_*.json"))
     assert Counter(json.loads(path.read_bytes())["job_id"] for path in records) == Counter(accepted)
+
+
+async def test_an_orchestrator_that_hangs_holds_up_its_own_tasks_only(launch: Any, orchestrator: Any) -> None:
+    """Seventy prompts hang, more than there are slots; another job's task starts at once, and their log stays small."""
+    orchestrator.open = anyio.Event()
+    asks = [{"id": f"a{n}", "description": "call", "parameters": {"prompt": "p"}} for n in range(70)]
+    call = {"id": "look", "description": "look", "parameters": {"task_type": "data_processing", "expression": "1"}}
+    made = {"version": "1.0", "title": "Hard", "created_at": "2026-01-01T00:00:00Z"}
+    async with launch() as daemon, Client(daemon.target) as client:
+        stuck = (await client.submit(json.dumps(made | {"id": "sick", "tasks": asks}).encode())).job.job_id
+        await orchestrator.reached(32)
+        with anyio.fail_after(10):
+            healthy = (await client.submit(json.dumps(made | {"id": "well", "tasks": [call]}).encode())).job.job_id
+            assert "attempt_started" in await kinds_of(client, healthy)
+        assert (await client.get(stuck)).last_sequence == 2 + 32
+        orchestrator.open.set()
+        with anyio.fail_after(20):
+            assert (await kinds_of(client, stuck))[-1] == "job_succeeded"
+    assert set(orchestrator.calls.values()) == {1}
