@@ -16,6 +16,7 @@ import msgspec
 from runner.core.errors import LedgerFull, LedgerHeld, LedgerUnavailable
 from runner.core.plan import Instant
 
+_LOCK: Final = ".lock"
 #: Bytes that a holder's description takes at most.
 _LONGEST: Final = 4096
 
@@ -38,7 +39,6 @@ class Hold:
     """A lock that is held, and the files that must stay the ones that they were when it began."""
 
     def __init__(self, lock: Path, descriptor: int) -> None:
-        self._lock = lock
         self._files = {lock: _identity(os.fstat(descriptor))}
 
     def watch(self, *paths: Path) -> None:
@@ -67,7 +67,7 @@ def held(database: Path, holder: Holder) -> Iterator[Hold]:
     Raises LedgerHeld: if another process holds it; says who.
     Raises LedgerUnavailable, LedgerFull: if the file cannot be made, locked or written.
     """
-    path = database.with_name(database.name + ".lock")
+    path = database.with_name(database.name + _LOCK)
     with _told(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -120,6 +120,11 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _gone(path: Path) -> str:
+    if path.suffix == _LOCK:
+        return (
+            f"the ledger's lock `{path}` was removed or replaced; nothing is accepted here any more, as another daemon"
+            " may run on the ledger: restart this one"
+        )
     return (
         f"the ledger's file was removed or replaced; nothing is accepted any more: put back the very file `{path}`,"
         " or stop the daemon, restore the ledger from a copy and start again"

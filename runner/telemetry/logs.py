@@ -30,7 +30,8 @@ class _Outlet:
     What cannot be written is counted. The stream may still hold the last lines and bring them when it can.
     """
 
-    def __init__(self, stream: TextIO, dropped: Callable[[], None]) -> None:
+    def __init__(self, stream: TextIO | None, dropped: Callable[[], None]) -> None:
+        """`stream` is None where the process began with standard error closed: nothing can be written."""
         self._stream = stream
         self._dropped = dropped
         self._missing = 0
@@ -39,6 +40,8 @@ class _Outlet:
     def write(self, line: str) -> None:
         """Write a line and have it out, or count it."""
         try:
+            if self._stream is None:
+                raise BrokenPipeError
             self._stream.write(line)
             self._stream.flush()
             self._broken = False
@@ -52,7 +55,7 @@ class _Outlet:
         """Nothing is left to be done: every line was flushed."""
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return self._stream is not None and self._stream.isatty()
 
     def recovered(self) -> int:
         """How many lines are missing since this was asked, once the last line was written; until then 0."""

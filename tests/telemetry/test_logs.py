@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import logging
+import sys
 import warnings
 from typing import Any
 
@@ -170,3 +171,13 @@ def test_a_library_s_line_that_cannot_be_formatted_is_not_told_past_the_log(
         logging.getLogger("alembic").warning("%d", "no number")
     assert capsys.readouterr().err == ""
     assert logging.raiseExceptions
+
+
+def test_where_standard_error_is_closed_lines_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    lost: list[int] = []
+    told = Logs(LogSettings(), Masking(), dropped=lambda: lost.append(1))
+    with told.listening():
+        told.write(logging.INFO, "one", {})
+        logging.getLogger("alembic").warning("two")
+    assert len(lost) == 2
