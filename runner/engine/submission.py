@@ -181,11 +181,10 @@ def _new_job(
         descriptor_sha256=hashlib.sha256(submission.descriptor).hexdigest(),
     )
     head_start = round(plan.priority * settings.ageing_seconds * MICROS)
-    body = msgspec.structs.replace(submission, traceparent="")
     return NewJob(
         summary=summary,
         rank=max(now, submission.not_before or now) - head_start,
-        request_sha256=hashlib.sha256(msgspec.msgpack.encode(body, order="deterministic")).digest(),
+        request_sha256=_fingerprint(submission) if submission.request_id else b"",
         descriptor=submission.descriptor,
         content_type=submission.content_type,
         plan=encoded,
@@ -194,6 +193,12 @@ def _new_job(
         traceparent=submission.traceparent if trace_id_of(submission.traceparent) else own_traceparent(job_id),
         frame=frames.encode([accepted]),
     )
+
+
+def _fingerprint(submission: Submission) -> bytes:
+    """SHA-256 of what a request id stands for: all but the trace, which differs from try to try."""
+    body = msgspec.structs.replace(submission, traceparent="")
+    return hashlib.sha256(msgspec.msgpack.encode(body, order="deterministic")).digest()
 
 
 def own_traceparent(job_id: JobId) -> str:
