@@ -18,6 +18,8 @@ from urllib.parse import quote, quote_plus
 
 #: Shorter values would blank out ordinary words; a secret of less than this is none.
 MIN_LENGTH: Final = 4
+#: Characters of a secret's beginning that tell something of it.
+MIN_BEGINNING: Final = 6
 #: Characters of a line that is as good as the whole of a secret of many lines.
 MIN_LINE: Final = 12
 
@@ -57,6 +59,12 @@ class Redaction:
         if self._pattern is None:
             return text
         return self._pattern.sub(lambda match: self._marks[match[0]], text)
+
+    def excerpt(self, text: str) -> str:
+        """A text that others may have cut off: where it ends with the beginning of a secret, that goes too."""
+        whole = self.text(text)
+        begun = self._begun(whole, 0)
+        return whole if len(whole) - begun < MIN_BEGINNING else f"{whole[:begun]}[secret, cut off]"
 
     def value(self, value: Any) -> Any:
         """Every string of a JSON value, keys included."""

@@ -238,7 +238,7 @@ class LiveAttempt(Attempt):
 
     def _told(self, text: str) -> str:
         """A text as it may stand in an event: without secrets, of bounded length, fit for UTF-8."""
-        told = self._redaction.text(_sound(text))
+        told = self._redaction.excerpt(_sound(text))
         if len(told) <= MAX_MESSAGE:
             return told
         return f"{told[:MAX_MESSAGE]}… ({len(told) - MAX_MESSAGE} more characters)"

@@ -123,3 +123,11 @@ def test_more_secrets_make_another_redaction_and_each_stream_holds_back_its_own(
     assert one.text("second-key") == "second-key"
     rotated = one.knowing({"A": "newer-key", "B": "first-key"})
     assert rotated.text("first-key newer-key") == "[secret B] [secret A]"
+
+
+def test_what_an_excerpt_s_end_leaves_of_a_secret_goes_too() -> None:
+    redaction = Redaction({"KEY": "first/key-of-all"})
+    assert redaction.excerpt("answered: first/key-of") == "answered: [secret, cut off]"
+    assert redaction.excerpt("answered: first%2Fkey-o") == "answered: [secret, cut off]"
+    assert redaction.excerpt("answered: first/key-of-all") == "answered: [secret KEY]"
+    assert redaction.excerpt("come first") == "come first"
