@@ -92,7 +92,7 @@ def _ready(held: Settings, addresses: Addresses, *, as_json: bool) -> None:
     records = held.record_directory.absolute()
     if as_json:
         output.json_line({"grpc": addresses.grpc, "http": addresses.http, "records": str(records)})
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
         return
     where = "" if addresses.grpc == options.DEFAULT_SERVER else f" --server {addresses.grpc}"
     output.notice(f"  gRPC     {addresses.grpc}")

@@ -225,6 +225,8 @@ def _problems(
         yield Finding(
             "TOO_LONG", "request_id", f"at most {MAX_REQUEST_ID} characters; it has {len(submission.request_id)}"
         )
+    if "\0" in submission.request_id:
+        yield Finding("BAD_NAME", "request_id", "a NUL is no character of a name")
     if not NAME.fullmatch(submission.queue):
         yield Finding(
             "BAD_NAME", "queue", "1 to 63 letters, digits, `.`, `_`, `-`, `/`, beginning with a letter or digit"
@@ -254,3 +256,5 @@ def _label_problems(labels: Mapping[str, str]) -> Iterator[Finding]:
             )
         if len(value) > MAX_LABEL_VALUE:
             yield Finding("TOO_LONG", f"labels.{key[:80]}", f"a value has at most {MAX_LABEL_VALUE} characters")
+        if "\0" in value:
+            yield Finding("BAD_NAME", f"labels.{key[:80]}", "a value holds no NUL: no database stores one in a text")

@@ -216,11 +216,12 @@ async def test_the_bad_ones_of_a_batch_do_not_spoil_the_good_ones(daemon: Any) -
 
 
 async def test_fields_of_the_call_are_checked_all_at_once(daemon: Any) -> None:
-    wrong = request(queue="no spaces", request_id="x" * 129, labels={"": "v", "k": "v" * 256}, inputs_json=b"[1]")
+    labels = {"": "v", "k": "v" * 256, "nul": "\0"}
+    wrong = request(queue="no spaces", request_id="x" * 129, labels=labels, inputs_json=b"[1]")
     wrong.deadline.FromSeconds(1)
     error = await refused(daemon.stub.SubmitJob(wrong))
     fields = {violation.field for violation in details(error)["BadRequest"].field_violations}
-    assert fields == {"queue", "request_id", "labels.", "labels.k", "inputs_json", "deadline"}
+    assert fields == {"queue", "request_id", "labels.", "labels.k", "labels.nul", "inputs_json", "deadline"}
 
 
 async def test_numbers_beyond_what_they_count_are_refused_and_no_defects(daemon: Any) -> None:
