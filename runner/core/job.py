@@ -53,7 +53,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     summary: JobSummary
     #: Lower sorts first: the time it became claimable less a head start for its priority, so that waiting ages.
     rank: Instant
-    #: SHA-256 of the whole request, to tell a replay from a clash.
+    #: SHA-256 of the whole request, to tell a replay from a clash; empty without a request id.
     request_sha256: bytes
     descriptor: bytes
     content_type: str
@@ -89,6 +89,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     frames: tuple[Frame, ...]
     #: The reason given, where a cancellation was asked for.
     cancel_reason: str | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its frames."""
+        return sum(len(frame.data) for frame in self.frames)
 
 
 class StoredArtifact(msgspec.Struct, frozen=True):

@@ -13,7 +13,9 @@ from runner.engine.equipment import Equipment
 from runner.ports import Sink
 
 MICROS: Final = 1_000_000
+#: Records of one delivery, and bytes of them after which it takes in no further one.
 PAGE: Final = 200
+PAGE_BYTES: Final = 16 * 1024 * 1024
 PATIENCE: Final = RetryPolicy(base_seconds=1, cap_seconds=60)
 
 
@@ -48,23 +50,20 @@ class Outbox:
                 return False
 
     async def _deliver(self) -> bool:
-        due = await self._with.ledger.due(self._sink.name, now=self._with.clock.now(), limit=PAGE)
+        now = self._with.clock.now()
+        due = await self._with.ledger.due(self._sink.name, now=now, limit=PAGE, max_bytes=PAGE_BYTES)
         if not due:
             return False
         ids = [entry.id for entry in due]
         try:
             await self._sink.deliver(due)
-        except Exception as error:  # noqa: BLE001  a sink is other people's code; one that is broken must not end the daemon
+        except SinkUnavailable as error:
             until = self._with.clock.now() + round(self._delay(due) * MICROS)
             await self._with.ledger.put_off(ids, until=until)
-            self._with.observer.notice("sink_failed", sink=self._sink.name, error=_told(error), records=len(ids))
+            self._with.observer.notice("sink_failed", sink=self._sink.name, error=str(error), records=len(ids))
         else:
             await self._with.ledger.delivered(ids)
-        return len(due) == PAGE
+        return len(due) == PAGE or sum(len(entry.record) for entry in due) >= PAGE_BYTES
 
     def _delay(self, due: list[OutboxEntry]) -> float:
         return PATIENCE.delay(min(entry.attempts for entry in due) + 1, chance=0.5 + self._with.chance() / 2)
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, SinkUnavailable) else f"{type(error).__name__}: {error}"

@@ -49,6 +49,11 @@ _CHOSEN: Final = (
 _FRAMES: Final = (
     sa.select(frames.c.job_id, *FRAME).where(among(frames.c.job_id)).order_by(frames.c.job_id, frames.c.first)
 )
+_SIZES: Final = (
+    sa.select(frames.c.job_id, sa.func.sum(sa.func.length(frames.c.data)))
+    .where(among(frames.c.job_id))
+    .group_by(frames.c.job_id)
+)
 _TAKE: Final = Bulk(
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("job"))
@@ -97,7 +102,7 @@ def _claim(connection: Connection, write: Claiming) -> list[Claim]:
     chosen = [*urgent, *_in_turn(connection, write, urgent)]
     if not chosen:
         return []
-    claims = _load(connection, chosen)
+    claims = _load(connection, _affordable(connection, chosen, write.max_bytes))
     _TAKE.run(
         connection,
         [
@@ -139,6 +144,19 @@ def _in_turn(connection: Connection, write: Claiming, urgent: Mapping[JobId, str
             rows = connection.execute(_FIRST_OF_QUEUE, {"queue": queue, "up_to": free + len(urgent)}).all()
             candidates += [(rank, job_id) for rank, job_id in rows if job_id not in urgent][:free]
     return [job_id for _, job_id in sorted(candidates)[:room]]
+
+
+def _affordable(connection: Connection, chosen: Sequence[JobId], max_bytes: int) -> Sequence[JobId]:
+    """The first of them, up to the one that brings their frames to `max_bytes`: nobody commits while they are read."""
+    sizes: dict[JobId, int] = {}
+    for portion in portions(chosen):
+        sizes.update((job_id, size) for job_id, size in connection.execute(_SIZES, {"among": portion}))
+    total = 0
+    for place, job_id in enumerate(chosen, start=1):
+        total += sizes[job_id]
+        if total >= max_bytes:
+            return chosen[:place]
+    return chosen
 
 
 def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:

@@ -138,11 +138,17 @@ class MemoryLedger:
         now: Instant,
         lease_until: Instant,
         limit: int,
+        max_bytes: int,
         queue_limits: Mapping[str, int],
     ) -> list[Claim]:
         await self._begin()
         busy = Counter(job.summary.queue for job in self._in(JobState.RUNNING))
-        return [self._take(job, runner_id, lease_until) for job in self._choose(now, limit, queue_limits, busy)]
+        claims: list[Claim] = []
+        for job in self._choose(now, limit, queue_limits, busy):
+            claims.append(self._take(job, runner_id, lease_until))
+            if sum(claim.size for claim in claims) >= max_bytes:
+                break
+        return claims
 
     def _choose(self, now: Instant, limit: int, queue_limits: Mapping[str, int], busy: Counter[str]) -> Iterable[_Job]:
         queued = self._in(JobState.QUEUED)
@@ -333,11 +339,16 @@ class MemoryLedger:
             oldest[job.summary.queue] = min(created_at, oldest.get(job.summary.queue, created_at))
         return oldest
 
-    async def due(self, sink: str, *, now: Instant, limit: int) -> list[OutboxEntry]:
+    async def due(self, sink: str, *, now: Instant, limit: int, max_bytes: int) -> list[OutboxEntry]:
         await self._begin()
         waiting = [entry for entry in self._outbox.values() if entry.entry.sink == sink and entry.due_at <= now]
         waiting.sort(key=lambda waiting: (waiting.due_at, waiting.entry.id))
-        return [each.entry for each in waiting[:limit]]
+        found: list[OutboxEntry] = []
+        for each in waiting[:limit]:
+            found.append(each.entry)
+            if sum(len(entry.record) for entry in found) >= max_bytes:
+                break
+        return found
 
     async def next_due(self, *, now: Instant) -> Instant | None:
         await self._begin()

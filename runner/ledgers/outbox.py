@@ -37,14 +37,28 @@ _PUT_OFF: Final = Bulk(
 )
 
 
-def due(connection: Connection, sink: str, now: Instant, limit: int) -> list[OutboxEntry]:
+def due(connection: Connection, sink: str, now: Instant, limit: int, max_bytes: int) -> list[OutboxEntry]:
     """What is due, longest due first."""
-    return [
-        OutboxEntry(
-            id=row[0], sink=row[1], job_id=row[2], execution_id=row[3], ended_at=row[4], record=row[5], attempts=row[6]
+    found: list[OutboxEntry] = []
+    size = 0
+    rows = connection.execute(_DUE, {"sink": sink, "now": now, "up_to": limit})
+    for entry, name, job_id, execution_id, ended_at, record, attempts in rows:
+        found.append(
+            OutboxEntry(
+                id=entry,
+                sink=name,
+                job_id=job_id,
+                execution_id=execution_id,
+                ended_at=ended_at,
+                record=record,
+                attempts=attempts,
+            )
         )
-        for row in connection.execute(_DUE, {"sink": sink, "now": now, "up_to": limit})
-    ]
+        size += len(record)
+        if size >= max_bytes:
+            break
+    rows.close()
+    return found
 
 
 def deliver(connection: Connection, writes: Sequence[Delivery]) -> list[Exception | None]:

@@ -35,11 +35,11 @@ from runner.ledgers.writes import (
     Appending,
     Claiming,
     Delivery,
+    Intake,
     Postponement,
     Proof,
     Renewal,
     Rescue,
-    Submission,
     Wish,
     Write,
 )
@@ -69,7 +69,7 @@ PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Ou
     Appending: journal.append,
     Rescue: claims.rescue,
     Wish: claims.wish,
-    Submission: submissions.accept,
+    Intake: submissions.accept,
     Claiming: claims.claim,
     Delivery: outbox.deliver,
     Postponement: outbox.put_off,
@@ -225,7 +225,7 @@ class SqlLedger:
     # ---------------------------------------------------------------------------------------------------- writing
 
     async def submit(self, jobs: Sequence[NewJob], *, max_queued: Mapping[str, int]) -> list[Submitted | Exception]:
-        return await self._write(Submission(tuple(jobs), max_queued))
+        return await self._write(Intake(tuple(jobs), max_queued))
 
     async def claim(
         self,
@@ -234,9 +234,10 @@ class SqlLedger:
         now: Instant,
         lease_until: Instant,
         limit: int,
+        max_bytes: int,
         queue_limits: Mapping[str, int],
     ) -> list[Claim]:
-        return await self._write(Claiming(runner_id, now, lease_until, limit, queue_limits))
+        return await self._write(Claiming(runner_id, now, lease_until, limit, max_bytes, queue_limits))
 
     async def append(self, change: Append) -> None:
         await self._write(Appending(change))
@@ -295,8 +296,8 @@ class SqlLedger:
     async def oldest_queued(self) -> dict[str, Instant]:
         return await self._read(queries.oldest_queued)
 
-    async def due(self, sink: str, *, now: Instant, limit: int) -> list[OutboxEntry]:
-        return await self._read(outbox.due, sink, now, limit)
+    async def due(self, sink: str, *, now: Instant, limit: int, max_bytes: int) -> list[OutboxEntry]:
+        return await self._read(outbox.due, sink, now, limit, max_bytes)
 
     async def next_due(self, *, now: Instant) -> Instant | None:
         return await self._read(queries.next_due, now)

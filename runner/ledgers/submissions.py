@@ -15,7 +15,7 @@ from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import INSERT_FRAMES, SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
 from runner.ledgers.schema import NAMED, NAMESPACE, bodies, jobs
-from runner.ledgers.writes import Submission
+from runner.ledgers.writes import Intake
 
 _INSERT_JOBS: Final = Bulk(sa.insert(jobs))
 _INSERT_BODIES: Final = Bulk(sa.insert(bodies))
@@ -24,7 +24,7 @@ _BY_REQUEST_ID: Final = sa.select(*SUMMARY, jobs.c.request_sha256).where(
 )
 
 
-def accept(connection: Connection, writes: Sequence[Submission]) -> list[list[Submitted | Exception] | Exception]:
+def accept(connection: Connection, writes: Sequence[Intake]) -> list[list[Submitted | Exception] | Exception]:
     """Check all against what is stored and against each other, then write those accepted."""
     request_ids = {new.summary.request_id for write in writes for new in write.jobs} - {""}
     limited = any(write.max_queued for write in writes)

@@ -22,7 +22,7 @@ class Write(msgspec.Struct, Generic[Result], frozen=True):
         return 1
 
 
-class Submission(Write[list[Submitted | Exception]], frozen=True):
+class Intake(Write[list[Submitted | Exception]], frozen=True):
     """Accept jobs."""
 
     jobs: tuple[NewJob, ...]
@@ -40,6 +40,7 @@ class Claiming(Write[list[Claim]], frozen=True):
     now: Instant
     lease_until: Instant
     limit: int
+    max_bytes: int
     queue_limits: Mapping[str, int]
 
     @property

@@ -174,10 +174,17 @@ class Garbling(MemoryLedger):
     bad = ""
 
     async def claim(
-        self, runner_id: str, *, now: Instant, lease_until: Instant, limit: int, queue_limits: Mapping[str, int]
+        self,
+        runner_id: str,
+        *,
+        now: Instant,
+        lease_until: Instant,
+        limit: int,
+        max_bytes: int,
+        queue_limits: Mapping[str, int],
     ) -> list[Claim]:
         claims = await super().claim(
-            runner_id, now=now, lease_until=lease_until, limit=limit, queue_limits=queue_limits
+            runner_id, now=now, lease_until=lease_until, limit=limit, max_bytes=max_bytes, queue_limits=queue_limits
         )
         return [
             msgspec.structs.replace(claim, plan=b"\xc1") if claim.summary.id == self.bad else claim for claim in claims

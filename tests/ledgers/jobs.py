@@ -76,8 +76,11 @@ async def claimed(
     runner: str = RUNNER,
     lease: Instant = T0 + 15 * SECOND,
     queues: Mapping[str, int] | None = None,
+    max_bytes: int = 1 << 30,
 ) -> list[Claim]:
-    return await ledger.claim(runner, now=now, lease_until=lease, limit=limit, queue_limits=queues or {})
+    return await ledger.claim(
+        runner, now=now, lease_until=lease, limit=limit, max_bytes=max_bytes, queue_limits=queues or {}
+    )
 
 
 async def running(ledger: Ledger, **options: Any) -> Claim:

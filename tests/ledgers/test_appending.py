@@ -45,7 +45,7 @@ async def test_an_ending_is_one_commit_with_record_and_outbox(ledger: Ledger) ->
     assert await ledger.record(ended.id) == f"record of {ended.id}".encode()
     assert (await ledger.frames(ended.id, after=1, max_bytes=999))[-1].terminal
     for sink in ("directory", "nats"):
-        (entry,) = await ledger.due(sink, now=T0 + SECOND, limit=10)
+        (entry,) = await ledger.due(sink, now=T0 + SECOND, limit=10, max_bytes=1 << 30)
         assert (entry.sink, entry.job_id, entry.attempts, entry.ended_at) == (sink, ended.id, 0, T0 + SECOND)
         assert (entry.execution_id, entry.record) == (f"execution of {ended.id}", f"record of {ended.id}".encode())
 
@@ -83,7 +83,7 @@ async def test_repeating_an_append_is_harmless(ledger: Ledger) -> None:
         await ledger.append(change)
         await ledger.append(change)
     assert len(await ledger.frames(claim.summary.id, after=0, max_bytes=999)) == 3
-    assert len(await ledger.due("directory", now=T0 + SECOND, limit=10)) == 1
+    assert len(await ledger.due("directory", now=T0 + SECOND, limit=10, max_bytes=1 << 30)) == 1
     assert await ledger.depths() == {("default", JobState.SUCCEEDED): 1}
 
 
@@ -184,19 +184,22 @@ async def test_the_outbox_gives_what_is_due_until_it_is_delivered(ledger: Ledger
     await submitted(ledger, *(job(n) for n in range(4)))
     for number, claim in enumerate(await claimed(ledger)):
         await ledger.append(ending(claim, 2, ended_at=T0 + number))
-    assert await ledger.due("nats", now=T0 + 9, limit=10) == []
-    assert [entry.job_id for entry in await ledger.due("directory", now=T0 + 1, limit=10)] == [
+    assert await ledger.due("nats", now=T0 + 9, limit=10, max_bytes=1 << 30) == []
+    assert [entry.job_id for entry in await ledger.due("directory", now=T0 + 1, limit=10, max_bytes=1 << 30)] == [
         "job-000000",
         "job-000001",
     ]
-    entries = await ledger.due("directory", now=T0 + 9, limit=3)
+    entries = await ledger.due("directory", now=T0 + 9, limit=3, max_bytes=1 << 30)
     assert [entry.ended_at for entry in entries] == [T0, T0 + 1, T0 + 2]
     await ledger.delivered([entries[1].id, 999_999])
     await ledger.put_off([entries[0].id, 999_999], until=T0 + SECOND)
     await ledger.delivered([])
     await ledger.put_off([], until=T0)
-    assert [entry.ended_at for entry in await ledger.due("directory", now=T0 + 9, limit=10)] == [T0 + 2, T0 + 3]
-    later = await ledger.due("directory", now=T0 + SECOND, limit=10)
+    assert [entry.ended_at for entry in await ledger.due("directory", now=T0 + 9, limit=10, max_bytes=1 << 30)] == [
+        T0 + 2,
+        T0 + 3,
+    ]
+    later = await ledger.due("directory", now=T0 + SECOND, limit=10, max_bytes=1 << 30)
     assert [(entry.ended_at, entry.attempts) for entry in later] == [(T0 + 2, 0), (T0 + 3, 0), (T0, 1)]
 
 
@@ -226,3 +229,12 @@ async def test_the_journal_tells_each_state_that_a_job_entered(ledger: Ledger) -
 async def test_the_store_can_be_proved(ledger: Ledger) -> None:
     await ledger.check()
     await ledger.check()
+
+
+async def test_records_that_are_due_come_up_to_the_one_that_fills_the_page(ledger: Ledger) -> None:
+    await submitted(ledger, *(job(number, rank=number) for number in range(1, 4)))
+    for claim in await claimed(ledger):
+        await ledger.append(ending(claim, 2))
+    size = len(b"record of job-000001")
+    found = [await ledger.due("directory", now=T0 + SECOND, limit=9, max_bytes=most) for most in (1, size + 1, 99)]
+    assert [len(entries) for entries in found] == [1, 2, 3]

@@ -217,3 +217,18 @@ async def test_a_job_taken_before_its_time_is_held_again_when_it_comes_back(ledg
     await claimed(ledger, now=T0 + SECOND)
     await ledger.rescue(now=T0 + 99 * SECOND, limit=10)
     assert await ledger.next_due(now=T0 + 2 * SECOND) == T0 + 9 * SECOND
+
+
+async def test_a_claim_ends_with_the_job_whose_frames_fill_it(ledger: Ledger) -> None:
+    await submitted(ledger, *(job(number, rank=number) for number in range(1, 6)))
+    size = len(job().frame.data)
+    assert ids(await claimed(ledger, max_bytes=2 * size)) == ["job-000001", "job-000002"]
+    assert ids(await claimed(ledger, max_bytes=2 * size + 1)) == ["job-000003", "job-000004", "job-000005"]
+
+
+async def test_a_job_with_a_long_history_is_claimed_alone_but_claimed(ledger: Ledger) -> None:
+    await submitted(ledger, job(1), job(2))
+    (first, _) = await claimed(ledger)
+    await ledger.append(append(first, 2, data=b"x" * 10_000))
+    await ledger.append(release(first, 3))
+    assert [claim.size for claim in await claimed(ledger, max_bytes=10)] == [10_000 + len(job().frame.data) + 10]

@@ -47,7 +47,7 @@ async def test_what_was_acknowledged_survives_kill_9(database: Path) -> None:
         finished = await found(ledger, Comparison("state", "", "=", JobState.SUCCEEDED), limit=1_000_000)
         assert set(ended) <= set(finished)
         # One record, one entry of the outbox, one terminal frame for each; and counts that agree with the rows.
-        entries = await ledger.due("directory", now=T0, limit=10**6)
+        entries = await ledger.due("directory", now=T0, limit=10**6, max_bytes=1 << 30)
         assert sorted(entry.job_id for entry in entries) == sorted(finished)
         for name in finished:
             frames = await ledger.frames(name, after=0, max_bytes=1 << 20)

@@ -153,7 +153,7 @@ class Twins(RuleBasedStateMachine):
         self.now = now = getattr(self, "now", T0) + later
         claims = self.both(
             lambda ledger: ledger.claim(
-                "runner-1", now=now, lease_until=now + lease, limit=limit, queue_limits=queue_limits
+                "runner-1", now=now, lease_until=now + lease, limit=limit, max_bytes=20, queue_limits=queue_limits
             )
         )
         for claim in claims:
@@ -214,7 +214,7 @@ class Twins(RuleBasedStateMachine):
 
     @rule(data=st.data(), now=_MOMENTS, until=_MOMENTS)
     def deliver(self, data: st.DataObject, now: int, until: int) -> None:
-        entries = self.both(lambda ledger: ledger.due("directory", now=now, limit=3))
+        entries = self.both(lambda ledger: ledger.due("directory", now=now, limit=3, max_bytes=1 << 30))
         if entries:
             some = [data.draw(st.sampled_from(entries)).id]
             if data.draw(st.booleans()):
