@@ -137,7 +137,8 @@ class Broadcast:
                     continue
                 behind = False
                 if not announced:
-                    if await self._over(job_id, position):
+                    # Whoever was sent a frame knows: the last one would have been the terminal one.
+                    if position == after and await self._over(job_id, position):
                         return
                     announced = True
                     yield CaughtUp(position)
