@@ -96,6 +96,10 @@ class Connection:
             compiled = self._compiled[statement] = compiled_for(self.dialect, statement)
         return Rows(self._raw.execute(compiled.sql, compiled.arranged(parameters or {})))
 
+    def execute_raw(self, sql: str, values: Sequence[Any]) -> None:
+        """Run one statement of the driver's dialect."""
+        self._raw.execute(sql, values)
+
     def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement of the driver's dialect for each row, in order."""
         self._raw.executemany(sql, rows)
