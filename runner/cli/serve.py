@@ -67,7 +67,7 @@ def serve(
     from runner import daemon
 
     told = partial(_ready, held, as_json=as_json)
-    options.run(daemon.serve(held, ready=told, reread=reread))
+    daemon.run(held, ready=told, reread=reread)
 
 
 def loaded(path: Path | None, profile: str | None, overrides: dict[str, Any]) -> Settings:

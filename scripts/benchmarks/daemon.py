@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 
 from runner import settings
-from runner.daemon import Addresses, serve
+from runner.daemon import Addresses, run
 
 
 def _tell(addresses: Addresses) -> None:
@@ -16,4 +15,4 @@ def _tell(addresses: Addresses) -> None:
 
 if __name__ == "__main__":
     # No environment and no file: the figures are those of the defaults.
-    asyncio.run(serve(settings.load(None, {}, json.loads(sys.argv[1])), ready=_tell))
+    run(settings.load(None, {}, json.loads(sys.argv[1])), ready=_tell)

@@ -23,14 +23,14 @@ from runner.engine.bell import Bell
 
 #: Serves until a signal, with the settings given as JSON; prints one line when it is ready.
 LAUNCH = """
-import asyncio, json, pathlib, sys
-from runner.daemon import serve
+import json, pathlib, sys
+from runner.daemon import run
 from runner.settings import load
 told = lambda addresses: print(json.dumps({"grpc": addresses.grpc, "http": addresses.http}), flush=True)
 chosen = json.loads(sys.argv[1])
 file = chosen.pop("file", None)
 reread = lambda: load(file and pathlib.Path(file), {}, chosen)
-asyncio.run(serve(reread(), ready=told, reread=reread))
+run(reread(), ready=told, reread=reread)
 """
 
 
