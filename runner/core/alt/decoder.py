@@ -16,6 +16,7 @@ from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
 from runner.core.alt.msgpack_bytes import read_msgpack
 from runner.core.alt.report import Locate, Report, Unreadable, kind_of, nearest, shown
+from runner.core.alt.sound import sound_plan
 from runner.core.alt.source import Source, nowhere
 from runner.core.alt.toml_text import read_toml
 from runner.core.alt.yaml_text import read_yaml
@@ -62,9 +63,11 @@ def decode(data: bytes, *, content_type: str = "", limits: DescriptorLimits = DE
 
     Raises InvalidDescriptor: with all that is wrong with it, and what is odd.
     """
+    plan = sound_plan(data, content_type=content_type, limits=limits)
+    if plan is not None:
+        return Decoded(plan, ())
     report = Report(limits)
     locate: Locate = nowhere
-    plan = None
     try:
         source = _parse(data, content_type, report)
         locate = source.locate

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from runner.core.alt.report import Path, Report, kind_of, shown
@@ -16,6 +17,8 @@ _TIME = re.compile(
     r"(?:(?:[Tt]|[ \t]+)(\d\d?):(\d\d):(\d\d)(?:\.(\d+))?(?:[ \t]*(?:([Zz])|([+-])(\d\d?)(?::?(\d\d))?))?)?",
     re.ASCII,
 )
+#: As nearly all write it.
+_PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _Word = TypeVar("_Word")
 #: Stands for an item that was reported; no text of a descriptor holds a NUL.
 UNREADABLE = "\0"
@@ -234,6 +237,9 @@ def instant(value: Any, spot: Spot, key: str) -> Instant | None:
     if type(value) is not str:
         spot.not_a("a time as RFC 3339 text (2025-04-26T19:32:00Z)", key, value)
         return None
+    if _PLAIN_TIME.fullmatch(value):
+        with suppress(ValueError):  # a leap second, or no such time; looked at more closely below
+            return (dt.datetime.fromisoformat(value) - _EPOCH) // _MICROSECOND
     match = _TIME.fullmatch(value.strip())
     parsed = _instant(match) if match else None
     if match is None or parsed is None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
-
-import msgspec
+from typing import Any
 
 from runner.core.alt.dialect import (
     HEAVIEST,
-    PRIORITIES,
     Draft,
     check_version,
     kept,
@@ -94,25 +91,6 @@ TASK = Table(
 )
 
 
-Filled = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _Sound(msgspec.Struct, forbid_unknown_fields=True):
-    """A task about which there is nothing to tell, in one stroke; what is not one is read by the table above."""
-
-    id: Filled
-    description: Filled
-    dependencies: tuple[str, ...] | None = None
-    parameters: dict[str, Any] | None = None
-    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST)] | None = None
-    retry_count: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
-    status: Literal["pending", "running", "completed", "failed", "cancelled", "timeout"] | None = None
-    priority: Literal["low", "medium", "high", "critical"] | None = None
-    tags: tuple[str, ...] | None = None
-    weight: Annotated[float, msgspec.Meta(gt=0, le=HEAVIEST)] | None = None
-    metadata: dict[str, Any] | None = None
-
-
 def read(raw: dict[str, Any], report: Report) -> Draft | None:
     """The plan as it is written; None if there is no list of tasks to read."""
     known, unknown = FILE.read(raw, Spot((), report))
@@ -121,7 +99,8 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
     listed = rows(raw, LIST, report) if known.pop("_rows", None) is not None else None
     if listed is None:
         return None
-    tasks, dependencies = _tasks(listed, report)
+    dependencies: list[tuple[str, ...]] = []
+    tasks = [_task(task, index, report, dependencies) for index, task in enumerate(listed)]
     known["metadata"] = kept(unknown, known.get("metadata"))
     defaults = {"alt_id": "", "version": "", "title": "", "created_at": 0}
     plan = Plan(dialect=LIST, tasks=tuple(tasks), **{**defaults, **known})
@@ -133,43 +112,6 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
         return (LIST, index, "parameters", *path)
 
     return Draft(plan, LIST, dependencies, locate_parameter)
-
-
-def _tasks(listed: list[Any], report: Report) -> tuple[list[TaskPlan], list[tuple[str, ...]]]:
-    """The tasks, and the dependencies of each as written."""
-    try:
-        tasks = [_sound_task(task, report) for task in msgspec.convert(listed, list[_Sound])]
-        return tasks, [task.dependencies for task in tasks]
-    except msgspec.ValidationError:
-        dependencies: list[tuple[str, ...]] = []
-        return [_task(task, index, report, dependencies) for index, task in enumerate(listed)], dependencies
-
-
-def _sound_task(raw: _Sound, report: Report) -> TaskPlan:
-    dependencies, parameters = raw.dependencies or (), raw.parameters or {}
-    told, longest = parameters.get("task_type"), report.limits.max_title
-    if (
-        raw.id.isspace()
-        or raw.description.isspace()
-        or len(raw.id) > report.limits.max_id
-        or not (told is None or (isinstance(told, str) and 0 < len(told) <= longest and not told.isspace()))
-        or (len(dependencies) > 1 and len(set(dependencies)) < len(dependencies))
-    ):
-        raise msgspec.ValidationError
-    kind = told or _untold_kind(parameters)
-    return TaskPlan(
-        id=raw.id,
-        description=raw.description,
-        kind=kind,
-        parameters=with_prompt(kind, parameters, raw.description),
-        dependencies=dependencies,
-        timeout=raw.timeout_seconds,
-        retries=raw.retry_count,
-        priority=PRIORITIES[raw.priority] if raw.priority else None,
-        tags=raw.tags or (),
-        weight=raw.weight or 1.0,
-        metadata=raw.metadata or {},
-    )
 
 
 def _task(raw: Any, index: int, report: Report, dependencies: list[tuple[str, ...]]) -> TaskPlan:
@@ -196,10 +138,11 @@ def _task(raw: Any, index: int, report: Report, dependencies: list[tuple[str, ..
 def _kind(parameters: dict[str, Any], index: int, report: Report) -> str:
     told = parameters.get("task_type")
     if told is None:
-        return _untold_kind(parameters)
+        return untold_kind(parameters)
     return title(told, Spot((LIST, index, "parameters"), report), "task_type") or ""
 
 
-def _untold_kind(parameters: dict[str, Any]) -> str:
+def untold_kind(parameters: dict[str, Any]) -> str:
+    """The kind of a task that tells none."""
     has_only_url = parameters.get("prompt") is None and parameters.get("url") is not None
     return "http_request" if has_only_url else "ai_prompt"
