@@ -27,6 +27,12 @@ def timestamp(instant: Instant) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=micros * 1_000)
 
 
+def stamp(field: Timestamp, instant: Instant) -> None:
+    """Set a field of a message: several times cheaper than copying a message of its own into it."""
+    field.seconds, micros = divmod(instant, MICROS)
+    field.nanos = micros * 1_000
+
+
 def instant(stamp: Timestamp) -> Instant:
     return stamp.seconds * MICROS + stamp.nanos // 1_000
 
@@ -37,7 +43,7 @@ def encode(events: Sequence[core.Recorded]) -> Frame:
     for recorded in events:
         entry = message.events.add()
         entry.sequence = recorded.sequence
-        entry.time.CopyFrom(timestamp(recorded.time))
+        stamp(entry.time, recorded.time)
         field, fill = _ENCODERS[type(recorded.event)]
         part = getattr(entry, field)
         part.SetInParent()
@@ -179,8 +185,10 @@ def _filler(*names: str) -> Callable[[Any, Any], None]:
 
 
 def _fill_accepted(part: event_pb2.JobAccepted, event: core.JobAccepted) -> None:
-    _fill((("title", "title"), ("task_count", "task_count"), ("queue", "queue"), ("priority", "priority")), part, event)
-    part.warnings.extend(map(finding_message, event.warnings))
+    part.title, part.task_count, part.queue = event.title, event.task_count, event.queue
+    part.priority = job_pb2.Priority.ValueType(event.priority)
+    if event.warnings:
+        part.warnings.extend(map(finding_message, event.warnings))
 
 
 def _fill_succeeded(part: event_pb2.AttemptSucceeded, event: core.AttemptSucceeded) -> None:
@@ -194,14 +202,14 @@ def _fill_succeeded(part: event_pb2.AttemptSucceeded, event: core.AttemptSucceed
 
 def _fill_retry(part: event_pb2.AttemptFailed, event: core.AttemptFailed) -> None:
     _fill_task_failed(part, event)
-    part.retry_time.CopyFrom(timestamp(event.retry_at))
+    stamp(part.retry_time, event.retry_at)
 
 
 def _fill_parked(part: event_pb2.AttemptParked, event: core.AttemptParked) -> None:
     part.task_id, part.attempt = event.task_id, event.attempt
     part.reason = job_pb2.WaitReason.ValueType(event.reason)
     part.endpoint, part.message = event.endpoint, event.message
-    part.until_time.CopyFrom(timestamp(event.until))
+    stamp(part.until_time, event.until)
 
 
 _fill_task_failed = _filler("task_id", "attempt", "failure", "endpoint", "model", "usage")

@@ -101,10 +101,7 @@ class Runner:
 
         Raises InvalidDescriptor, InvalidRequest: as `submit`.
         """
-        (prepared,) = await self._prepare_all([msgspec.structs.replace(submission, request_id="")])
-        if isinstance(prepared, RunnerError):
-            raise prepared
-        return prepared.warnings
+        return _sound(await self._prepare(msgspec.structs.replace(submission, request_id=""))).warnings
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a job. It is durable when this returns.
@@ -113,10 +110,13 @@ class Runner:
         Raises RequestIdReused: if the request id came before with another body.
         Raises QueueFull, Draining, LedgerUnavailable: if it cannot be taken now.
         """
-        result = (await self.submit_batch([submission]))[0]
+        if self._draining:
+            raise Draining
+        prepared = _sound(await self._prepare(submission))
+        [result] = await self._commit([prepared])
         if isinstance(result, Exception):
             raise result
-        return result
+        return Accepted(result.job, result.replayed, prepared.warnings)
 
     async def submit_batch(self, submissions: Sequence[Submission]) -> list[Accepted | Exception]:
         """Accept many jobs in one commit, each with a result or an error of its own, in order.
@@ -135,18 +135,21 @@ class Runner:
         return [entry if isinstance(entry, Exception) else _accepted(entry, next(committed)) for entry in prepared]
 
     async def _prepare_all(self, submissions: Sequence[Submission]) -> list[Prepared | RunnerError]:
-        work = [self._preparation(submission) for submission in submissions]
         if sum(len(submission.descriptor) for submission in submissions) > DECODE_IN_THREAD:
+            work = [self._preparation(submission) for submission in submissions]
             return await anyio.to_thread.run_sync(lambda: [prepared() for prepared in work], limiter=self._decoders)
         results: list[Prepared | RunnerError] = []
-        for submission, prepared in zip(submissions, work, strict=True):
+        for submission in submissions:
             if results:
                 await checkpoint()
-            if is_slow(submission):
-                results.append(await anyio.to_thread.run_sync(prepared, limiter=self._decoders))
-            else:
-                results.append(prepared())
+            results.append(await self._prepare(submission))
         return results
+
+    async def _prepare(self, submission: Submission) -> Prepared | RunnerError:
+        work = self._preparation(submission)
+        if len(submission.descriptor) > DECODE_IN_THREAD or is_slow(submission):
+            return await anyio.to_thread.run_sync(work, limiter=self._decoders)
+        return work()
 
     def _preparation(self, submission: Submission) -> Callable[[], Prepared | RunnerError]:
         """What is left to do, on any thread."""
@@ -240,6 +243,12 @@ class Runner:
     async def artifact_bytes(self, job_id: JobId, artifact_id: str, *, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; none past the end."""
         return await self._with.ledger.artifact_bytes(job_id, artifact_id, offset=offset, size=size)
+
+
+def _sound(prepared: Prepared | RunnerError) -> Prepared:
+    if isinstance(prepared, RunnerError):
+        raise prepared
+    return prepared
 
 
 def _accepted(prepared: Prepared, result: Submitted | Exception) -> Accepted | Exception:

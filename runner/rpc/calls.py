@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -33,7 +33,7 @@ def unary(
     """The method, with its errors as statuses."""
 
     async def call(request: Request, context: Context) -> Response:
-        async with _statuses(context, observer):
+        async with _Statuses(context, observer):
             return await method(request, context)
 
     return call
@@ -46,24 +46,30 @@ def stream(
 
     async def call(request: Request, context: Context) -> AsyncIterator[Response]:
         # Without aclosing, what the stream holds would be freed by the garbage collector, some day.
-        async with _statuses(context, observer), aclosing(method(request, context)) as responses:
+        async with _Statuses(context, observer), aclosing(method(request, context)) as responses:
             async for response in responses:
                 yield response
 
     return call
 
 
-@asynccontextmanager
-async def _statuses(context: Context, observer: Observer) -> AsyncIterator[None]:
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001  the edge: the caller gets a status, and the log a defect's traceback
-        failed = error if isinstance(error, RunnerError) else _defect(error, observer)
-    else:
-        return
-    await context.abort_with_status(status_of(failed))
+class _Statuses:
+    """Ends a call with the status of what is raised inside. The edge: a defect of ours goes to the log, too."""
+
+    def __init__(self, context: Context, observer: Observer) -> None:
+        self._context = context
+        self._observer = observer
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            failed = error if isinstance(error, RunnerError) else _defect(error, self._observer)
+            await self._context.abort_with_status(status_of(failed))
 
 
 def _defect(error: Exception, observer: Observer) -> RunnerError:
-    observer.notice("call_failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+    told = "".join(traceback.format_exception(error))
+    observer.notice("call_failed", error=f"{type(error).__name__}: {error}", traceback=told)
     return Unexpected("an internal error; the daemon's log tells more")

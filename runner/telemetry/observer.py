@@ -16,7 +16,7 @@ from runner.core.job import JobSummary
 from runner.core.plan import TaskPlan
 from runner.telemetry.logs import Logs
 from runner.telemetry.metrics import Metrics
-from runner.telemetry.timeline import Stretch, Timeline
+from runner.telemetry.timeline import Run, Stretch, Timeline
 from runner.telemetry.traces import Traces
 
 #: Every event that can happen to a job: the level and the name under which it is logged.
@@ -74,10 +74,9 @@ class Telemetry:
     def committed(self, job: JobSummary, events: Sequence[Recorded], *, traceparent: str = "") -> None:
         """Events of a job are durable. `traceparent` is the submitter's, where the caller has it."""
         run = self._timeline.run(job, traceparent=traceparent)
-        trace_id = self.traces.trace_id(run)
         for recorded in events:
             self.metrics.begun(job, recorded)
-            self._log(job, recorded, trace_id)
+            self._log(job, recorded, run)
         for stretch in self._timeline.follow(job, events, traceparent=traceparent):
             self._ended(stretch)
 
@@ -127,7 +126,7 @@ class Telemetry:
         self.metrics.ended(stretch)
         self.traces.ended(stretch)
 
-    def _log(self, job: JobSummary, recorded: Recorded, trace_id: str) -> None:
+    def _log(self, job: JobSummary, recorded: Recorded, run: Run) -> None:
         level, name = LOGGED[type(recorded.event)]
         if not self.logs.enabled(level):
             return
@@ -135,7 +134,7 @@ class Telemetry:
         if type(recorded.event) in _ENDINGS:
             seconds = (recorded.time - job.created_at) / 1_000_000
             fields |= {"title": job.title, "queue": job.queue, "tasks": job.task_count, "seconds": seconds}
-        if trace_id:
+        if trace_id := self.traces.trace_id(run):
             fields["trace_id"] = trace_id
         self.logs.write(level, name, fields | _fields(recorded.event))
 
