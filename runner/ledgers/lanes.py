@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 
 Result = TypeVar("Result")
@@ -22,11 +21,11 @@ Result = TypeVar("Result")
 class _Errand(Generic[Result]):
     """One function on its way through a lane, and what it gave or raised, for whoever awaits the result."""
 
-    __slots__ = ("_error", "_result", "_token", "_work", "done")
+    __slots__ = ("_call_soon", "_error", "_result", "_work", "done")
 
     def __init__(self, work: Callable[[], Result]) -> None:
         self._work = work
-        self._token = anyio.lowlevel.current_token()
+        self._call_soon = _call_soon()
         self._result: Result
         self._error: BaseException | None = None
         self.done = anyio.Event()
@@ -35,7 +34,7 @@ class _Errand(Generic[Result]):
         with ExitStack() as stack:
             stack.push(self._keep)
             self._result = self._work()
-        anyio.from_thread.run_sync(self.done.set, token=self._token)
+        self._call_soon(self.done.set)
 
     # Pushed on a stack rather than caught: nothing is judged here, everything is raised again in `result`.
     def _keep(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
@@ -46,6 +45,13 @@ class _Errand(Generic[Result]):
         if self._error is not None:
             raise self._error
         return self._result
+
+
+def _call_soon() -> Callable[[Callable[[], None]], object]:
+    """How another thread has this event loop call a function, without waiting for it to be called."""
+    loop: Any = anyio.lowlevel.current_token().native_token
+    found: Callable[[Callable[[], None]], object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    return found
 
 
 class Lane:
