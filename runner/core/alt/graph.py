@@ -28,6 +28,8 @@ def check_graph(draft: Draft, report: Report) -> Edges:
     backward = True
     for index, written in enumerate(draft.dependencies):
         edges.append(into := [])
+        if not written:
+            continue
         for position, dependency in enumerate(written):
             target = indices.get(dependency)
             if target is not None:
@@ -45,8 +47,12 @@ def check_graph(draft: Draft, report: Report) -> Edges:
 
 def _indices(draft: Draft, report: Report) -> dict[str, int]:
     """Where each id stands. An id that could not be read is "" and stands nowhere."""
-    indices: dict[str, int] = {}
-    for index, task in enumerate(draft.plan.tasks):
+    tasks = draft.plan.tasks
+    indices = {task.id: index for index, task in enumerate(tasks)}
+    if len(indices) == len(tasks) and "" not in indices:
+        return indices
+    indices = {}
+    for index, task in enumerate(tasks):
         first = indices.setdefault(task.id, index)
         if first != index and task.id:
             message = f"The id `{shown(task.id)}` is already that of {draft.list_name}[{first}]."

@@ -18,7 +18,7 @@ from runner.core.alt.graph import check_graph
 from runner.core.alt.json_text import is_sound, may_refer
 from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.linking import check_references
-from runner.core.alt.media import Format
+from runner.core.alt.media import Format, format_of
 from runner.core.alt.report import Report, Unreadable
 from runner.core.plan import Plan, Priority, TaskPlan
 
@@ -63,7 +63,6 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(_File)
-_UNTOLD: Final = frozenset({"", Format.JSON.value})
 
 
 class _Doubtful(Exception):
@@ -72,10 +71,10 @@ class _Doubtful(Exception):
 
 def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits) -> Plan | None:
     """The plan, if there is nothing to tell about it; None if there may be."""
-    if content_type not in _UNTOLD or not data.startswith(b'{"') or len(data) > limits.max_bytes:
-        return None
     report = Report(limits)
     try:
+        if len(data) > limits.max_bytes or format_of(data, content_type, report) is not Format.JSON:
+            return None
         file = _DECODER.decode(data)
         _check_file(file, data, report)
         plan = _plan(file, report)
@@ -91,7 +90,7 @@ def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits) -> P
 
 def _check_file(file: _File, data: bytes, report: Report) -> None:
     limits = report.limits
-    containers = [each for task in file.tasks for each in (task.parameters, task.metadata) if each]
+    nested = [each for task in file.tasks for each in (task.parameters, task.metadata) if each]
     if (
         len(file.tasks) > limits.max_tasks
         or len(file.id) > limits.max_id
@@ -100,7 +99,7 @@ def _check_file(file: _File, data: bytes, report: Report) -> None:
         or file.id.isspace()
         or file.title.isspace()
         or (file.metadata and "priority" in file.metadata)
-        or not is_sound(data, file, [*containers, file.metadata or {}], report, above=_LEVELS_ABOVE)
+        or not is_sound(data, file, [*nested, file.metadata or {}], report, above=_LEVELS_ABOVE)
     ):
         raise _Doubtful
 
