@@ -53,8 +53,9 @@ def show(
         output.notice(f"alt-runner: {record}: {Verdict.MISMATCH.value}")
     if dot:
         from runner.reports.dot import dot as drawn
+        from runner.reports.sketch import of_record
 
-        output.line(drawn(parsed).rstrip("\n"))
+        output.line(drawn(of_record(parsed)).rstrip("\n"))
     elif html is not None:
         from runner.reports.html import html as page
 

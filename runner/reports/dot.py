@@ -1,11 +1,12 @@
-"""The execution graph for Graphviz: `alt-runner last show --dot FILE | dot -Tsvg`."""
+"""A graph of tasks for Graphviz: `alt-runner last show --dot FILE | dot -Tsvg`."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from runner.core.record import DependencyType, GraphNode, LastRecord, duration_text
-from runner.reports.standing import Standing, harmless, standing_of
+from runner.core.record import DependencyType
+from runner.reports.sketch import Sketch
+from runner.reports.standing import Standing, harmless
 
 _FILL: Final = {
     Standing.COMPLETED: "#d3f3df",
@@ -23,30 +24,24 @@ _STYLE: Final = {
 }
 
 
-def dot(record: LastRecord) -> str:
+def dot(sketch: Sketch) -> str:
     """The graph in the DOT language, left to right, coloured by how the tasks ended."""
     lines = [
-        "digraph execution {",
-        f"  graph [label={_quoted(record.title)}, labelloc=t, rankdir=LR, fontname=Helvetica];",
+        "digraph job {",
+        f"  graph [label={_quoted(sketch.title)}, labelloc=t, rankdir=LR, fontname=Helvetica];",
         '  node [shape=box, style="rounded,filled", color="#8a8f98", fontname=Helvetica, fontsize=11];',
         '  edge [color="#8a8f98", arrowsize=0.7];',
-        *(f"  {_quoted(node.id)} [{_look(record, node)}];" for node in record.execution_graph.nodes),
         *(
-            f"  {_quoted(edge.source)} -> {_quoted(edge.target)} [style={_STYLE[edge.dependency_type]}];"
-            for edge in record.execution_graph.edges
+            f'  {_quoted(box.id)} [label={_quoted(box.name, box.line)}, fillcolor="{_FILL[box.standing]}"];'
+            for box in sketch.boxes
+        ),
+        *(
+            f"  {_quoted(arrow.source)} -> {_quoted(arrow.target)} [style={_STYLE[arrow.kind]}];"
+            for arrow in sketch.arrows
         ),
         "}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _look(record: LastRecord, node: GraphNode) -> str:
-    result = record.task_results.get(node.task_id)
-    standing = Standing[node.status.name] if result is None else standing_of(result)
-    told = [node.task_id, f"{standing.glyph} {standing.word}"]
-    if node.duration_ms:
-        told[1] += f", {duration_text(node.duration_ms)}"
-    return f'label={_quoted(*told)}, fillcolor="{_FILL[standing]}"'
 
 
 def _quoted(*lines: str) -> str:

@@ -17,6 +17,8 @@ _SWEEPS: Final = 6
 #: Rows that an edge takes where it passes a layer.
 _LANE: Final = 0.4
 
+#: Source and target.
+Edge = tuple[str, str]
 #: A node's id, or (edge, layer) for the way-point of an edge in a layer.
 _Place = str | tuple[int, int]
 
@@ -54,7 +56,7 @@ class Layout(msgspec.Struct, frozen=True):
         return 1 + max((spot.row for spot in spots), default=-1.0)
 
 
-def sound_edges(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def sound_edges(nodes: Iterable[str], edges: Iterable[Edge]) -> tuple[dict[str, int], list[Edge]]:
     """The layer of each node, and the edges that lead forward: none that closes a ring or names an unknown node.
 
     Linear in nodes and edges.
@@ -81,7 +83,7 @@ def sound_edges(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> tuple
     return layers, [edge for edge in known if layers[edge[0]] < layers[edge[1]]]
 
 
-def lay_out(nodes: Sequence[str], edges: Iterable[tuple[str, str]]) -> Layout:
+def lay_out(nodes: Iterable[str], edges: Iterable[Edge]) -> Layout:
     """Place the nodes; the same graph always gives the same picture."""
     layers, sound = sound_edges(nodes, edges)
     columns: list[list[_Place]] = [[] for _ in range(1 + max(layers.values(), default=-1))]
@@ -106,9 +108,7 @@ def lay_out(nodes: Sequence[str], edges: Iterable[tuple[str, str]]) -> Layout:
     )
 
 
-def _chain(
-    number: int, edge: tuple[str, str], layers: Mapping[str, int], columns: Sequence[list[_Place]]
-) -> list[_Place]:
+def _chain(number: int, edge: Edge, layers: Mapping[str, int], columns: Sequence[list[_Place]]) -> list[_Place]:
     source, target = edge
     between: list[_Place] = []
     for layer in range(layers[source] + 1, layers[target]):

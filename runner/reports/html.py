@@ -15,7 +15,8 @@ import msgspec
 from runner.core.events import Json
 from runner.core.record import ArtifactRecord, AttemptRecord, LastRecord, TaskRecord, duration_text, tokens_of
 from runner.reports.markup import Markup, join, percent, tag
-from runner.reports.picture import collapsed_picture, critical_path, picture
+from runner.reports.picture import collapsed_picture, picture
+from runner.reports.sketch import critical_path, of_record
 from runner.reports.standing import Standing, counted, headline_of, notable, outcome_of, standing_of, standings, took
 from runner.reports.timeline import in_order, span_of, timeline
 
@@ -151,8 +152,8 @@ def _graph_section(record: LastRecord, anchors: dict[str, str], settings: PageSe
     if len(graph.nodes) > settings.graph_tasks or len(graph.edges) > settings.graph_edges:
         size = f"{counted(len(graph.nodes), 'task')} and {counted(len(graph.edges), 'edge')}"
         note = f"{size} are too many to draw (settings graph_tasks, graph_edges): these are their layers"
-        return _section("Execution graph", note, tag("div", collapsed_picture(record), class_="scroll"))
-    drawn = tag("div", picture(record, anchors), class_="scroll")
+        return _section("Execution graph", note, tag("div", collapsed_picture(of_record(record)), class_="scroll"))
+    drawn = tag("div", picture(of_record(record), anchors), class_="scroll")
     return _section("Execution graph", _path_note(critical_path(record)), drawn)
 
 

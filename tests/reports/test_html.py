@@ -12,7 +12,7 @@ from runner.core.last import seal
 from runner.core.record import LastRecord, parse
 from runner.reports.html import PageSettings, html
 from runner.reports.markup import join, tag
-from runner.reports.picture import critical_path
+from runner.reports.sketch import critical_path
 
 #: All that may ever stand on the page.
 TAGS = {
