@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -208,6 +208,11 @@ def summarise(followed: Followed, server: str, *, as_json: bool) -> None:
     """A line for each job, and where to look next."""
     from runner.cli.options import command
 
+    tell_ends(followed, lambda view: command(f"last show {view.id}", server), as_json=as_json)
+
+
+def tell_ends(followed: Followed, showing: Callable[[JobView], str], *, as_json: bool) -> None:
+    """A line for each job that has ended, and `showing`, the command that shows its record."""
     for error in followed.errors.values():
         output.notice(f"alt-runner: {error}")
     if as_json:
@@ -215,4 +220,4 @@ def summarise(followed: Followed, server: str, *, as_json: bool) -> None:
     for view in followed.views:
         if view.state.terminal:
             output.line(sentences.ended(view))
-            output.notice(f"  see its record: {command(f'last show {view.id}', server)}")
+            output.notice(f"  see its record: {showing(view)}")

@@ -16,29 +16,34 @@ if TYPE_CHECKING:
     from runner.settings import Settings
 
 
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", metavar="FILE", help="Settings: TOML, YAML or JSON.", show_default=False),
+]
+ProfileName = Annotated[str | None, typer.Option("--profile", metavar="dev|prod", help="Which defaults hold.")]
+Records = Annotated[str | None, typer.Option("--records", metavar="DIR", help="Where .last records go.")]
+Orchestrator = Annotated[
+    str | None, typer.Option("--orchestrator", metavar="URL", help="Address of the first AI orchestrator.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Any setting, such as engine.max_running_jobs=10; repeatable."),
+]
+
+
 def serve(
     *,
-    settings: Annotated[
-        Path | None,
-        typer.Option("--settings", metavar="FILE", help="Settings: TOML, YAML or JSON.", show_default=False),
-    ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", metavar="dev|prod", help="Which defaults hold.")] = None,
+    settings: SettingsFile = None,
+    profile: ProfileName = None,
     data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="DIR", help="Where jobs are kept.")] = None,
-    records: Annotated[str | None, typer.Option("--records", metavar="DIR", help="Where .last records go.")] = None,
+    records: Records = None,
     grpc_port: Annotated[int | None, typer.Option("--grpc-port", metavar="PORT", help="0 takes a free one.")] = None,
     http_port: Annotated[int | None, typer.Option("--http-port", metavar="PORT", help="0 takes a free one.")] = None,
     log_level: Annotated[
         str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
-    orchestrator: Annotated[
-        str | None, typer.Option("--orchestrator", metavar="URL", help="Address of the first AI orchestrator.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="PATH=VALUE", help="Any setting, such as engine.max_running_jobs=10; repeatable."
-        ),
-    ] = None,
+    orchestrator: Orchestrator = None,
+    set_: Set = None,
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Print the settings that would hold, with their sources.")
     ] = False,
