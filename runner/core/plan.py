@@ -50,6 +50,10 @@ class TaskPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     timeout: float | None = None
     #: Attempts after the first, 0–255; None for the runner's default.
     retries: int | None = None
+    #: Seconds between attempts; None for the runner's backoff.
+    retry_seconds: float | None = None
+    #: Of its dependencies, those whose outputs become its parameter `input`, merged.
+    input_from: tuple[TaskId, ...] = ()
     #: None for the job's.
     priority: Priority | None = None
     tags: tuple[str, ...] = ()
@@ -64,14 +68,14 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     #: The descriptor's own id.
     alt_id: str
-    #: `tasks` or `segments`.
+    #: `tasks`, `segments` or `workflow`.
     dialect: str
     #: The descriptor's version, as written.
     version: str
     title: str
     tasks: tuple[TaskPlan, ...]
-    #: When the descriptor says it was made.
-    created_at: Instant
+    #: When the descriptor says it was made, if it does.
+    created_at: Instant | None = None
     description: str | None = None
     mode: Mode = Mode.NORMAL
     persona: str | None = None

@@ -3,6 +3,7 @@
     ${tasks.ID.output}          the output of a task that ran before
     ${tasks.ID.output.PATH}     a part of it; PATH is JMESPath
     ${inputs.NAME}              what the submitter passed; ${inputs.NAME.PATH} a part of it
+    ${inputs}                   all of that, as an object
     ${job.id}                   the job's id
     ${secrets.NAME}             a secret, looked up at the moment of the call
 
@@ -70,7 +71,7 @@ class Reference(msgspec.Struct, frozen=True):
     """A well-formed reference."""
 
     root: Root
-    #: The id of the task, or the name of the input, the secret, or the job's property.
+    #: The id of the task, or the name of the input, the secret, or the job's property; empty for all inputs.
     name: str
     #: JMESPath into the value; empty for the whole.
     path: str = ""
@@ -150,7 +151,7 @@ def _reference(inside: str) -> Reference | Malformed:  # noqa: PLR0911 - one ret
         case "tasks":
             return _task_output(rest)
         case "inputs":
-            return _input(rest)
+            return Reference(Root.INPUTS, "") if inside == "inputs" else _input(rest)
         case "job" if rest == "id":
             return Reference(Root.JOB, rest)
         case "job":
@@ -185,7 +186,7 @@ def _input(rest: str) -> Reference | Malformed:
     quoted = _JSON_TEXT.match(rest)
     found = quoted or _BARE_NAME.match(rest)
     name = (_unquoted(found[0]) if quoted else found[0]) if found else None
-    if found is None or name is None:
+    if found is None or not name:
         return Malformed("BAD_REFERENCE", "A reference to an input is written `${inputs.NAME}`.")
     return _with_path(Root.INPUTS, name, rest[found.end() :])
 
@@ -301,7 +302,8 @@ def is_reference(value: Json) -> bool:
 
 def required_inputs(plan: Plan) -> set[str]:
     """The inputs that a submitter must pass."""
-    return {found.name for task in plan.tasks for found in find(task.parameters) if found.root is Root.INPUTS}
+    found = (found for task in plan.tasks for found in find(task.parameters))
+    return {reference.name for reference in found if reference.root is Root.INPUTS and reference.name}
 
 
 # --------------------------------------------------------------------------------------------------- resolving
@@ -323,6 +325,19 @@ def resolve(value: Json, scope: Scope) -> Json:
         case list():
             return [resolve(item, scope) for item in value]
     return value
+
+
+def merged(outputs: Mapping[TaskId, Json]) -> Json:
+    """What outputs are together: one by itself as it is, and several as one object.
+
+    Objects are merged key by key, a later one winning; anything else stands under its task's id.
+    """
+    if len(outputs) == 1:
+        return next(iter(outputs.values()))
+    together: dict[str, Json] = {}
+    for task_id, output in outputs.items():
+        together |= output if isinstance(output, dict) else {task_id: output}
+    return together
 
 
 def _resolved_text(text: str, scope: Scope) -> Json:
@@ -360,6 +375,8 @@ def _named(reference: Reference, scope: Scope) -> Json:
                 return scope.output(name)
             except KeyError:
                 raise _unresolved(f"task `{name}` has no output") from None
+        case Root.INPUTS if not name:
+            return dict(scope.inputs)
         case Root.INPUTS:
             if name not in scope.inputs:
                 raise _unresolved(f"the input `{name}` was not passed when the job was submitted")

@@ -53,11 +53,18 @@ def retry_at(
     retries: int,
     now: Instant,
     chance: float,
+    every: float | None = None,
     retry_after: float | None = None,
     deadline: Instant | None = None,
 ) -> Instant | None:
-    """When the next attempt is due, or None if none is left or it would come after the deadline."""
+    """When the next attempt is due, or None if none is left or it would come after the deadline.
+
+    `every` is the task's own wait, in seconds, instead of the policy's; what the other side asks for counts if longer.
+    """
     if failures > retries:
         return None
-    due = now + round(policy.delay(failures, chance=chance, retry_after=retry_after) * 1_000_000)
+    if every is not None:
+        policy = RetryPolicy(base_seconds=0.0)
+    wait = policy.delay(failures, chance=chance, retry_after=retry_after)
+    due = now + round(max(wait, every or 0.0) * 1_000_000)
     return None if deadline is not None and due >= deadline else due

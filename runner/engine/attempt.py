@@ -166,6 +166,9 @@ class LiveAttempt(Attempt):
             reachable = await scope()
             with self.scope:
                 self.parameters = references.resolve(self.task.parameters, self._watching_secrets(reachable))
+                if self.task.input_from:
+                    outputs = {task_id: reachable.output(task_id) for task_id in self.task.input_from}
+                    self.parameters = {**self.parameters, "input": references.merged(outputs)}
                 outcome = await handler.run(self)
                 self._say(self._redaction.flush())
                 return self._succeeded(outcome)

@@ -345,6 +345,7 @@ class Execution:
             retries=retries,
             now=self._now(),
             chance=self._with.chance(),
+            every=live.task.retry_seconds,
             retry_after=result.error.retry_after,
             deadline=self._run.deadline,
         )
@@ -364,7 +365,7 @@ class Execution:
         """The outputs that this task refers to and that are too large to be kept in memory."""
         large: dict[TaskId, Any] = {}
         named = {found.name for found in references.find(live.task.parameters) if found.root is references.Root.TASKS}
-        for task_id in named:
+        for task_id in named.union(live.task.input_from):
             task = self._run.tasks[task_id]
             for artifact in task.artifacts:
                 if artifact.id == task.output_artifact_id:

@@ -16,6 +16,7 @@ from runner.handlers.orchestrator import AskOrchestrator
 from runner.handlers.python import CallPython
 from runner.handlers.settings import DataProcessingSettings, HttpRequestSettings, PythonSettings
 from runner.handlers.transform import Transform
+from runner.handlers.trigger import PassOn
 from runner.handlers.worker import foreign
 from runner.ports import Handler, Observer, Orchestrator
 
@@ -36,13 +37,16 @@ def builtin_handlers(
     observer: Observer | None = None,
 ) -> dict[str, Handler]:
     """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none."""
-    ask = AskOrchestrator(orchestrators)
+    ask, pass_on = AskOrchestrator(orchestrators), PassOn()
     return {
         "ai_prompt": ask,
         FALLBACK: ask,
         "http_request": HttpRequest(session, http_request),
         "python": CallPython(python, observer),
         "delay": Delay(),
+        "manual_trigger": pass_on,
+        "schedule_trigger": pass_on,
+        "webhook_trigger": pass_on,
         "data_processing": Transform(data_processing),
     }
 

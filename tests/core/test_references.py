@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from runner.core.errors import AttemptError
 from runner.core.plan import Plan, TaskPlan
-from runner.core.references import LONGEST, Malformed, Reference, Root, Scope, find, parse, required_inputs, resolve
+from runner.core.references import (
+    LONGEST,
+    Malformed,
+    Reference,
+    Root,
+    Scope,
+    find,
+    merged,
+    parse,
+    required_inputs,
+    resolve,
+)
 
 OUTPUTS: dict[str, Any] = {
     "fetch": {"body": "merhaba", "items": [{"n": 1}, {"n": 2}], "none": None, "yes": True},
@@ -44,6 +55,7 @@ SCOPE = Scope(
         ('${tasks."my.task-1".output}', "dotted"),
         ('${tasks."odd.output id}".output}', 7),
         ("${inputs.count}", 3),
+        ("${inputs}", {"count": 3, "user": {"name": "Ayşe"}, "a b": [1]}),
         ("${inputs.user.name}", "Ayşe"),
         ('${inputs."a b"}', [1]),
         ('${inputs."a b"[0]}', 1),
@@ -176,7 +188,11 @@ def test_references_are_found_in_order() -> None:
 def test_required_inputs_are_those_of_all_tasks() -> None:
     tasks = [
         TaskPlan(id=name, description="", kind="x", parameters={"p": [text]})
-        for name, text in [("a", "${inputs.one} ${inputs.two.deep}"), ("b", "${inputs.one}"), ("c", "$${inputs.no}")]
+        for name, text in [
+            ("a", "${inputs.one} ${inputs.two.deep}"),
+            ("b", "${inputs.one} ${inputs}"),
+            ("c", "$${inputs.no}"),
+        ]
     ]
     plan = Plan(alt_id="", dialect="tasks", version="1", title="", tasks=tuple(tasks), created_at=0)
     assert required_inputs(plan) == {"one", "two"}
@@ -213,3 +229,18 @@ JSON_VALUES = st.recursive(
 def test_values_without_references_stay_as_they_are(value: Any) -> None:
     assert resolve(value, SCOPE) == value
     assert list(find(value)) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "together"),
+    [
+        ({"a": [1]}, [1]),
+        ({"a": {"x": 1}}, {"x": 1}),
+        ({"a": {"x": 1, "y": 1}, "b": {"x": 2}}, {"x": 2, "y": 1}),
+        ({"a": {"x": 1}, "b": "text", "c": None}, {"x": 1, "b": "text", "c": None}),
+    ],
+)
+def test_outputs_are_merged_key_by_key_and_others_stand_under_their_task(
+    outputs: dict[str, Any], together: Any
+) -> None:
+    assert merged(outputs) == together

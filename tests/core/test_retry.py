@@ -75,3 +75,11 @@ def test_the_next_attempt_is_due_before_the_deadline_or_there_is_none(
     if due is not None:
         assert due >= NOW
         assert deadline is None or due < deadline
+
+
+@given(policy=policies, chance=chances, every=st.floats(0, 86_400), asked=st.none() | st.floats(0, 86_400))
+def test_a_wait_of_the_tasks_own_counts_unless_the_other_side_asks_for_more(
+    policy: RetryPolicy, chance: float, every: float, asked: float | None
+) -> None:
+    due = retry_at(policy, failures=3, retries=5, now=NOW, chance=chance, every=every, retry_after=asked)
+    assert due == NOW + round(max(every, asked or 0.0) * SECOND)

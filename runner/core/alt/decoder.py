@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from runner.core.alt import segments, tasks
+from runner.core.alt import segments, tasks, workflow
 from runner.core.alt.dialect import Draft
 from runner.core.alt.graph import check_graph
 from runner.core.alt.json_text import read_json
@@ -52,8 +52,8 @@ class Dialect(Protocol):
         """The plan as it is written; None if there is no list to read."""
 
 
-_DIALECTS: tuple[Dialect, ...] = (tasks, segments)
-_SUPPORTED = " and ".join(f"`{dialect.LIST}` {dialect.SUPPORTED}" for dialect in _DIALECTS)
+_DIALECTS: tuple[Dialect, ...] = (tasks, segments, workflow)
+_SUPPORTED = ", ".join(f"`{dialect.LIST}` {dialect.SUPPORTED}" for dialect in _DIALECTS)
 
 
 def decode(data: bytes, *, content_type: str = "", limits: DescriptorLimits = DEFAULT_LIMITS) -> Decoded:
@@ -69,7 +69,7 @@ def decode(data: bytes, *, content_type: str = "", limits: DescriptorLimits = DE
     report = Report(limits)
     locate: Locate = nowhere
     try:
-        source = _parse(data, content_type, report)
+        source = parse(data, content_type, report)
         locate = source.locate
         plan = _plan(source, report)
     except Unreadable:
@@ -80,7 +80,7 @@ def decode(data: bytes, *, content_type: str = "", limits: DescriptorLimits = DE
     return Decoded(plan, warnings)
 
 
-def _parse(data: bytes, content_type: str, report: Report) -> Source:
+def parse(data: bytes, content_type: str, report: Report) -> Source:
     limits = report.limits
     if not data.strip():
         raise report.fatal("EMPTY", "The descriptor is empty.")
@@ -123,10 +123,6 @@ def _read(raw: dict[str, Any], report: Report) -> Draft | None:
     if named:
         message = f"The keys {found} are of different dialects; a descriptor has one of them."
         report.error("UNSUPPORTED_DIALECT", (), message)
-        return None
-    if "nodes" in raw:
-        message = f"The key `nodes` is that of dialect `workflow`, which is not supported; supported are {_SUPPORTED}."
-        report.error("UNSUPPORTED_DIALECT", ("nodes",), message, at_key=True)
         return None
     return _read_misspelt(raw, report)
 

@@ -25,21 +25,33 @@ HEAVIEST = 1e9
 LOCAL_KINDS = frozenset({"http_request", "python", "delay", "data_processing", "file_operation", "system_command"})
 
 
+#: Kinds that begin a workflow; each passes the job's inputs on.
+TRIGGERS = frozenset({"manual_trigger", "schedule_trigger", "webhook_trigger"})
+
+
 class Draft(msgspec.Struct, frozen=True):
     """A plan that is not checked yet."""
 
     plan: Plan
-    #: `tasks` or `segments`.
+    #: `tasks`, `segments` or `nodes`.
     list_name: str
     #: Of each task as written, doubles and all: positions in it are those of the file.
     dependencies: list[tuple[TaskId, ...]]
     #: (index of a task, path inside its parameters) → path in the file.
     locate_parameter: Callable[[int, Path], Path]
+    #: (index of a task, position among its dependencies) → path in the file; None: in its `dependencies`.
+    locate_dependency: Callable[[int, int], Path] | None = None
+
+    def dependency_path(self, index: int, position: int) -> Path:
+        """Where a dependency stands in the file."""
+        if self.locate_dependency is not None:
+            return self.locate_dependency(index, position)
+        return (self.list_name, index, "dependencies", position)
 
 
 def with_prompt(kind: str, parameters: dict[str, Any], text: str) -> dict[str, Any]:
     """The parameters; for a kind that goes to the orchestrator, with `text` as the prompt if none is given."""
-    if kind in LOCAL_KINDS or parameters.get("prompt") is not None:
+    if kind in LOCAL_KINDS or kind in TRIGGERS or parameters.get("prompt") is not None:
         return parameters
     return {**parameters, "prompt": text}
 

@@ -110,6 +110,10 @@ class Table:
 # ------------------------------------------------------------------------------------------------ how to read
 
 
+def as_it_is(value: Any, _spot: Spot, _key: str) -> Any:
+    return value
+
+
 def text(value: Any, spot: Spot, key: str) -> str | None:
     if type(value) is str:
         return value

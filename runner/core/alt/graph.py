@@ -36,7 +36,7 @@ def check_graph(draft: Draft, report: Report) -> Edges:
                 into.append(target)
                 backward = backward and target < index
             elif dependency != UNREADABLE:
-                path = (name, index, "dependencies", position)
+                path = draft.dependency_path(index, position)
                 report.error(
                     "UNKNOWN_DEPENDENCY", path, f"There is no task `{shown(dependency)}`.", like=(dependency, indices)
                 )
@@ -83,7 +83,7 @@ def _report_ring(draft: Draft, ring: list[int], report: Report) -> None:
     position = draft.dependencies[ring[0]].index(following)
     report.error(
         "CYCLE",
-        (draft.list_name, ring[0], "dependencies", position),
+        draft.dependency_path(ring[0], position),
         f"{'These wait' if len(ring) > 1 else 'This waits'} for {'each other' if len(ring) > 1 else 'itself'}: "
         f"{' → '.join([*names, names[0]])}.",
     )

@@ -20,6 +20,7 @@ from runner.core.alt.fields import (
     Field,
     Spot,
     Table,
+    as_it_is,
     boolean,
     filled_text,
     identifier,
@@ -52,10 +53,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _as_it_is(value: Any, _spot: Spot, _key: str) -> Any:
-    return value
-
-
 FILE = Table(
     {
         "id": Field("alt_id", identifier, required=True),
@@ -67,9 +64,9 @@ FILE = Table(
         "persona": Field("persona", short_text),
         "chaos_level": Field("chaos_level", integer(1, 10)),
         "metadata": Field("metadata", mapping),
-        "saved_at": Field("_saved_at", _as_it_is),
+        "saved_at": Field("_saved_at", as_it_is),
         "fail_fast": Field("fail_fast", boolean),
-        LIST: Field("_rows", _as_it_is, required=True),
+        LIST: Field("_rows", as_it_is, required=True),
     },
     also_known={"title": "command", "created_at": "timestamp"},
 )
@@ -78,7 +75,7 @@ SEGMENT = Table(
         "id": Field("id", identifier, required=True),
         "task_type": Field("kind", title, required=True),
         "content": Field("description", filled_text, required=True),
-        "parameters": Field("_parameters", _as_it_is),
+        "parameters": Field("_parameters", as_it_is),
         "dependencies": Field("dependencies", texts),
         "weight": Field("weight", number(above=0, most=HEAVIEST)),
         "metadata": Field("metadata", mapping),
@@ -88,7 +85,7 @@ SEGMENT = Table(
 PARAMETER = Table(
     {
         "name": Field("name", filled_text, required=True),
-        "value": Field("value", _as_it_is),
+        "value": Field("value", as_it_is),
         "type": Field("type", word({name: name for name in _TYPES}, "UNKNOWN_TYPE")),
         "required": Field("required", boolean),
         "description": Field("description", text),

@@ -21,6 +21,7 @@ from runner.core.alt.fields import (
     Field,
     Spot,
     Table,
+    as_it_is,
     boolean,
     filled_text,
     identifier,
@@ -59,7 +60,7 @@ FILE = Table(
         "metadata": Field("metadata", mapping),
         "expected_completion_time": Field("expected_seconds", number(least=0, unit=" of seconds")),
         "fail_fast": Field("fail_fast", boolean),
-        LIST: Field("_rows", lambda value, _spot, _key: value, required=True),
+        LIST: Field("_rows", as_it_is, required=True),
     }
 )
 TASK = Table(

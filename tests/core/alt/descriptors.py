@@ -42,6 +42,25 @@ def segment(name: str, *dependencies: str, **fields: Any) -> dict[str, Any]:
     return {"id": name, "task_type": "search", "content": f"Do {name}", "dependencies": list(dependencies)} | fields
 
 
+def workflow_file(*nodes: Any, edges: list[Any] | None = None, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "alt_3",
+        "version": "1.0",
+        "name": "A workflow",
+        "nodes": list(nodes) or [node("a")],
+        "edges": edges or [],
+    } | fields
+
+
+def node(name: str, piece: str = "http_request", **fields: Any) -> dict[str, Any]:
+    kind = "trigger" if piece.endswith("_trigger") else "action"
+    return {"id": name, "type": kind, "piece_type": piece, "config": {}, "position": {"x": 1, "y": 2}} | fields
+
+
+def edge(source: str, target: str, **fields: Any) -> dict[str, Any]:
+    return {"id": f"{source}-{target}", "source_node_id": source, "target_node_id": target} | fields
+
+
 def as_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 

@@ -224,13 +224,6 @@ def test_control_flow_is_refused_by_its_version_alone() -> None:
     assert reasons(raw) == ["UNSUPPORTED_VERSION"]
 
 
-def test_a_workflow_is_refused_by_name() -> None:
-    (finding,) = refused({"id": "w", "nodes": [], "edges": []})
-    assert (finding.reason, finding.path) == ("UNSUPPORTED_DIALECT", "nodes")
-    assert "`workflow`" in finding.message
-    assert "`tasks` 1.x and `segments` 1.0" in finding.message
-
-
 def test_two_dialects_at_once_are_refused() -> None:
     assert reasons(tasks_file() | segments_file()) == ["UNSUPPORTED_DIALECT"]
 
