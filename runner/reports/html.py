@@ -7,15 +7,14 @@ Content-Security-Policy forbids scripts, images and requests, should that ever f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
 
 from runner.core.events import Json
 from runner.core.record import ArtifactRecord, AttemptRecord, LastRecord, TaskRecord, duration_text, tokens_of
-from runner.reports.markup import Markup, join, percent, tag
-from runner.reports.picture import collapsed_picture, picture
+from runner.reports.markup import Markup, join, percent, stylesheet, tag
+from runner.reports.picture import collapsed_picture, inline, picture
 from runner.reports.sketch import critical_path, of_record
 from runner.reports.standing import Standing, counted, headline_of, notable, outcome_of, standing_of, standings, took
 from runner.reports.timeline import in_order, span_of, timeline
@@ -60,7 +59,7 @@ def html(record: LastRecord, settings: PageSettings | None = None) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{record.title} – .last"),
-        tag("style", Markup(files(__package__).joinpath("page.css").read_text(encoding="utf-8"))),
+        tag("style", join(*map(stylesheet, ("palette.css", "page.css", "graph.css")))),
     )
     return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', body)), lang='en')}\n"
 
@@ -149,11 +148,12 @@ def _graph_section(record: LastRecord, anchors: dict[str, str], settings: PageSe
     graph = record.execution_graph
     if not graph.nodes:
         return None
+    sketch = of_record(record)
     if len(graph.nodes) > settings.graph_tasks or len(graph.edges) > settings.graph_edges:
         size = f"{counted(len(graph.nodes), 'task')} and {counted(len(graph.edges), 'edge')}"
         note = f"{size} are too many to draw (settings graph_tasks, graph_edges): these are their layers"
-        return _section("Execution graph", note, tag("div", collapsed_picture(of_record(record)), class_="scroll"))
-    drawn = tag("div", picture(of_record(record), anchors), class_="scroll")
+        return _section("Execution graph", note, tag("div", inline(collapsed_picture(sketch)), class_="scroll"))
+    drawn = tag("div", inline(picture(sketch, anchors)), class_="scroll")
     return _section("Execution graph", _path_note(critical_path(record)), drawn)
 
 

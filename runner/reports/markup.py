@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from html import escape
+from importlib.resources import files
 from typing import Final
 
 from runner.reports.standing import harmless
 
 
 class Markup(str):
-    """Text that is markup already. Only `tag`, `join` and constants make it."""
+    """Text that is markup already. Only `tag`, `join`, `stylesheet` and constants make it."""
 
     __slots__ = ()
 
@@ -33,6 +34,11 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
 def join(*children: Child) -> Markup:
     """Children side by side, without an element around them."""
     return Markup("".join(_text(child) for child in children if child is not None))
+
+
+def stylesheet(name: str) -> Markup:
+    """A style sheet of this package."""
+    return Markup(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 def percent(share: float) -> str:

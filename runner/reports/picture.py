@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from runner.reports.graph import Layout, Route, Spot, lay_out, sound_edges
 from runner.reports.markup import Markup, join, tag
 from runner.reports.sketch import Box, Sketch
@@ -25,20 +27,41 @@ _SHRINK: Final = 0.75
 _GROUPS: Final = 24
 
 
-def picture(sketch: Sketch, anchors: Mapping[str, str] | None = None) -> Markup:
+class Picture(msgspec.Struct, frozen=True):
+    """What stands inside of an `svg` element of class `graph`, whose origin is its upper left corner."""
+
+    width: int
+    height: int
+    content: Markup
+
+
+def inline(drawn: Picture) -> Markup:
+    """The picture as an element of a page, which shrinks with it."""
+    return tag(
+        "svg",
+        drawn.content,
+        class_="graph",
+        viewBox=f"0 0 {drawn.width} {drawn.height}",
+        style=f"max-width:{drawn.width}px;min-width:{round(drawn.width * _SHRINK)}px",
+        role="img",
+        aria_label="graph of the tasks",
+    )
+
+
+def picture(sketch: Sketch, anchors: Mapping[str, str] | None = None) -> Picture:
     """Every task as a box, left to right; the critical path stands out. `anchors` are links, by the task's id."""
     boxes = {box.id: box for box in sketch.boxes}
     critical = {(arrow.source, arrow.target) for arrow in sketch.arrows if arrow.critical}
     layout = lay_out(boxes, sketch.edges)
     links = anchors or {}
-    return _svg(
+    return _picture(
         layout,
         *(_edge(route, critical=(route.source, route.target) in critical) for route in layout.routes),
         *(_task(boxes[name], spot, links.get(boxes[name].name)) for name, spot in layout.nodes.items()),
     )
 
 
-def collapsed_picture(sketch: Sketch) -> Markup:
+def collapsed_picture(sketch: Sketch) -> Picture:
     """Layers of tasks as boxes, with what these are: what is left of a graph with too many tasks to draw."""
     boxes = {box.id: box for box in sketch.boxes}
     layers, _ = sound_edges(boxes, sketch.edges)
@@ -49,25 +72,17 @@ def collapsed_picture(sketch: Sketch) -> Markup:
         groups.setdefault(layer // size, []).append(boxes[name])
     names = {str(group): held for group, held in sorted(groups.items())}
     layout = lay_out(names, itertools.pairwise(names))
-    return _svg(
+    return _picture(
         layout,
         *(_edge(route, critical=False) for route in layout.routes),
         *(_group(int(name), size, deepest, names[name], spot) for name, spot in layout.nodes.items()),
     )
 
 
-def _svg(layout: Layout, *children: Markup) -> Markup:
+def _picture(layout: Layout, *children: Markup) -> Picture:
     width = layout.layers * _COLUMN - (_COLUMN - _WIDTH) + 2 * _MARGIN
     height = round(layout.rows * _LINE - (_LINE - _HEIGHT)) + 2 * _MARGIN
-    return tag(
-        "svg",
-        *children,
-        class_="graph",
-        viewBox=f"0 0 {width} {height}",
-        style=f"max-width:{width}px;min-width:{round(width * _SHRINK)}px",
-        role="img",
-        aria_label="graph of the tasks",
-    )
+    return Picture(width, height, join(*children))
 
 
 def _corner(spot: Spot) -> tuple[float, float]:
