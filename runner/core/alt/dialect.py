@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 
-from runner.core.alt.fields import UNREADABLE, Spot, word
+from runner.core.alt.fields import UNREADABLE, Spot, Word
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, Priority, TaskId
 
 MODES = {mode.value: mode for mode in Mode}
 PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
-read_mode = word(MODES, "UNKNOWN_MODE")
-read_priority = word(PRIORITIES, "UNKNOWN_PRIORITY")
+read_mode = Word(MODES, "UNKNOWN_MODE")
+read_priority = Word(PRIORITIES, "UNKNOWN_PRIORITY")
 
 #: A task's weight is relative; greater ones are a mistake, and their sum must stay a number.
 HEAVIEST = 1e9

@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Instant
@@ -19,7 +21,6 @@ _TIME = re.compile(
 )
 #: As nearly all write it.
 _PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_Word = TypeVar("_Word")
 #: Stands for an item that was reported; no text of a descriptor holds a NUL.
 UNREADABLE = "\0"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -181,59 +182,60 @@ def texts(value: Any, spot: Spot, key: str) -> tuple[str, ...] | None:
     return tuple([item if type(item) is str else UNREADABLE for item in value])
 
 
-def integer(lowest: int, highest: int) -> Read:
-    """Whole numbers within these, both included."""
+class Integer(msgspec.Struct, frozen=True):
+    """Reads whole numbers within these, both included."""
 
-    def read(value: Any, spot: Spot, key: str) -> int | None:
+    lowest: int
+    highest: int
+
+    def __call__(self, value: Any, spot: Spot, key: str) -> int | None:
         if type(value) is not int:
             spot.not_a("a whole number", key, value)
             return None
-        if lowest <= value <= highest:
+        if self.lowest <= value <= self.highest:
             return value
-        spot.wrong("OUT_OF_RANGE", key, f"`{key}` must be from {lowest} to {highest}, not {value}.")
+        spot.wrong("OUT_OF_RANGE", key, f"`{key}` must be from {self.lowest} to {self.highest}, not {value}.")
         return None
 
-    return read
 
+class Number(msgspec.Struct, frozen=True, kw_only=True):
+    """Reads numbers greater than `above`, not less than `least` and not greater than `most`."""
 
-def number(*, above: float = -math.inf, least: float = -math.inf, most: float = math.inf, unit: str = "") -> Read:
-    """Numbers greater than `above`, not less than `least` and not greater than `most`."""
-    bounds = " and ".join(
-        word
-        for word, given in (
-            (f"greater than {above:g}", math.isfinite(above)),
-            (f"at least {least:g}", math.isfinite(least)),
-            (f"at most {most:g}", math.isfinite(most)),
-        )
-        if given
-    )
+    above: float = -math.inf
+    least: float = -math.inf
+    most: float = math.inf
+    unit: str = ""
 
-    def read(value: Any, spot: Spot, key: str) -> float | None:
+    def __call__(self, value: Any, spot: Spot, key: str) -> float | None:
         if type(value) is not int and type(value) is not float:
-            spot.not_a(f"a number{unit}", key, value)
+            spot.not_a(f"a number{self.unit}", key, value)
             return None
-        if above < value <= most and value >= least:
+        if self.above < value <= self.most and value >= self.least:
             return float(value)
-        spot.wrong("OUT_OF_RANGE", key, f"`{key}` must be a number{unit} {bounds}, not {value}.")
+        spot.wrong("OUT_OF_RANGE", key, f"`{key}` must be a number{self.unit} {self._bounds()}, not {value}.")
         return None
 
-    return read
+    def _bounds(self) -> str:
+        told = (("greater than", self.above), ("at least", self.least), ("at most", self.most))
+        return " and ".join(f"{words} {bound:g}" for words, bound in told if math.isfinite(bound))
 
 
-def word(words: Mapping[str, _Word], reason: str) -> Read:
-    """One of these words, in any case."""
-    listed = ", ".join(f"`{name}`" for name in words)
+class Word(msgspec.Struct, frozen=True):
+    """Reads one of these words, in any case; the answer is what stands behind it."""
 
-    def read(value: Any, spot: Spot, key: str) -> _Word | None:
+    words: Mapping[str, Any]
+    #: Of the finding, if it is none of them.
+    reason: str
+
+    def __call__(self, value: Any, spot: Spot, key: str) -> Any:
         if type(value) is not str:
             spot.not_a("text", key, value)
             return None
-        found = words.get(value.lower())
+        found = self.words.get(value.lower())
         if found is None:
-            spot.wrong(reason, key, f"`{shown(value)}` is no {key}; there are {listed}.", like=(value, words))
+            listed = ", ".join(f"`{name}`" for name in self.words)
+            spot.wrong(self.reason, key, f"`{shown(value)}` is no {key}; there are {listed}.", like=(value, self.words))
         return found
-
-    return read
 
 
 def instant(value: Any, spot: Spot, key: str) -> Instant | None:

@@ -18,21 +18,21 @@ from runner.core.alt.dialect import (
 )
 from runner.core.alt.fields import (
     Field,
+    Integer,
+    Number,
     Spot,
     Table,
+    Word,
     as_it_is,
     boolean,
     filled_text,
     identifier,
     instant,
-    integer,
     mapping,
-    number,
     short_text,
     text,
     texts,
     title,
-    word,
 )
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, TaskPlan
@@ -62,7 +62,7 @@ FILE = Table(
         "language": Field("language", short_text),
         "mode": Field("mode", read_mode),
         "persona": Field("persona", short_text),
-        "chaos_level": Field("chaos_level", integer(1, 10)),
+        "chaos_level": Field("chaos_level", Integer(1, 10)),
         "metadata": Field("metadata", mapping),
         "saved_at": Field("_saved_at", as_it_is),
         "fail_fast": Field("fail_fast", boolean),
@@ -77,7 +77,7 @@ SEGMENT = Table(
         "content": Field("description", filled_text, required=True),
         "parameters": Field("_parameters", as_it_is),
         "dependencies": Field("dependencies", texts),
-        "weight": Field("weight", number(above=0, most=HEAVIEST)),
+        "weight": Field("weight", Number(above=0, most=HEAVIEST)),
         "metadata": Field("metadata", mapping),
     },
     also_known={"depends_on": "dependencies", "description": "content", "prompt": "content", "type": "task_type"},
@@ -86,7 +86,7 @@ PARAMETER = Table(
     {
         "name": Field("name", filled_text, required=True),
         "value": Field("value", as_it_is),
-        "type": Field("type", word({name: name for name in _TYPES}, "UNKNOWN_TYPE")),
+        "type": Field("type", Word({name: name for name in _TYPES}, "UNKNOWN_TYPE")),
         "required": Field("required", boolean),
         "description": Field("description", text),
     }

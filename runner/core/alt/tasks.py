@@ -19,21 +19,21 @@ from runner.core.alt.dialect import (
 )
 from runner.core.alt.fields import (
     Field,
+    Integer,
+    Number,
     Spot,
     Table,
+    Word,
     as_it_is,
     boolean,
     filled_text,
     identifier,
     instant,
-    integer,
     mapping,
-    number,
     short_text,
     text,
     texts,
     title,
-    word,
 )
 from runner.core.alt.report import Path, Report, kind_of
 from runner.core.plan import Plan, TaskPlan
@@ -58,7 +58,7 @@ FILE = Table(
         "priority": Field("priority", read_priority),
         "tags": Field("tags", texts),
         "metadata": Field("metadata", mapping),
-        "expected_completion_time": Field("expected_seconds", number(least=0, unit=" of seconds")),
+        "expected_completion_time": Field("expected_seconds", Number(least=0, unit=" of seconds")),
         "fail_fast": Field("fail_fast", boolean),
         LIST: Field("_rows", as_it_is, required=True),
     }
@@ -69,12 +69,12 @@ TASK = Table(
         "description": Field("description", filled_text, required=True),
         "dependencies": Field("dependencies", texts),
         "parameters": Field("parameters", mapping),
-        "timeout_seconds": Field("timeout", number(above=0, most=LONGEST, unit=" of seconds")),
-        "retry_count": Field("retries", integer(0, 255)),
-        "status": Field("_status", word(_STATUSES, "UNKNOWN_STATUS")),
+        "timeout_seconds": Field("timeout", Number(above=0, most=LONGEST, unit=" of seconds")),
+        "retry_count": Field("retries", Integer(0, 255)),
+        "status": Field("_status", Word(_STATUSES, "UNKNOWN_STATUS")),
         "priority": Field("priority", read_priority),
         "tags": Field("tags", texts),
-        "weight": Field("weight", number(above=0, most=HEAVIEST)),
+        "weight": Field("weight", Number(above=0, most=HEAVIEST)),
         "metadata": Field("metadata", mapping),
     },
     also_known={

@@ -21,20 +21,20 @@ from runner.core.alt.dialect import (
 )
 from runner.core.alt.fields import (
     Field,
+    Integer,
+    Number,
     Spot,
     Table,
+    Word,
     as_it_is,
     boolean,
     identifier,
     instant,
-    integer,
     mapping,
-    number,
     short_text,
     text,
     texts,
     title,
-    word,
 )
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Plan, TaskPlan
@@ -67,13 +67,13 @@ FILE = Table(
 NODE = Table(
     {
         "id": Field("id", identifier, required=True),
-        "type": Field("_type", word({"trigger": "trigger", "action": "action"}, "UNKNOWN_TYPE"), required=True),
+        "type": Field("_type", Word({"trigger": "trigger", "action": "action"}, "UNKNOWN_TYPE"), required=True),
         "piece_type": Field("kind", title, required=True),
         "name": Field("_name", short_text),
         "description": Field("_description", text),
         "config": Field("parameters", mapping),
         "position": Field("_position", as_it_is),
-        "weight": Field("weight", number(above=0, most=HEAVIEST)),
+        "weight": Field("weight", Number(above=0, most=HEAVIEST)),
         "metadata": Field("metadata", mapping),
     },
     also_known={"kind": "piece_type", "piece": "piece_type", "parameters": "config", "label": "name"},
@@ -81,8 +81,8 @@ NODE = Table(
 #: What of a node's configuration is the runner's; the rest is the handler's.
 RETRIES = Table(
     {
-        "max_retries": Field("retries", integer(0, 255)),
-        "retry_delay_seconds": Field("retry_seconds", number(least=0, most=_LONGEST_WAIT, unit=" of seconds")),
+        "max_retries": Field("retries", Integer(0, 255)),
+        "retry_delay_seconds": Field("retry_seconds", Number(least=0, most=_LONGEST_WAIT, unit=" of seconds")),
     }
 )
 EDGE = Table(
