@@ -62,10 +62,21 @@ LAST_TASKS: Final = 3.0
 class Addresses(msgspec.Struct, frozen=True):
     """Where a daemon listens."""
 
-    #: `host:port`.
+    #: `host:port`; `unix:PATH` of one that is embedded.
     grpc: str
     #: `host:port`, or None where the HTTP port is off.
     http: str | None
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """A daemon within another program, which catches the signals and tells it when to stop."""
+
+    #: Set it, and the daemon drains and ends.
+    stopping: anyio.Event
+    #: Path of the socket that answers gRPC; no port is opened for it.
+    socket: Path
+    #: Ends the process, LAST_TASKS after everything was told, beside code that ignores its cancellation.
+    leave: Callable[[], None]
 
 
 #: A clock that was set is followed by a nanosecond in so many, so that no wait is a hundredth longer than it was to be.
@@ -109,9 +120,15 @@ def run(
 
 
 async def serve(
-    settings: Settings, *, ready: Callable[[Addresses], None], reread: Callable[[], Settings] | None = None
+    settings: Settings,
+    *,
+    ready: Callable[[Addresses], None],
+    reread: Callable[[], Settings] | None = None,
+    embedded: Embedded | None = None,
 ) -> None:
     """Run a daemon until SIGTERM or SIGINT, then drain it. A second signal ends it at once, which loses nothing.
+
+    One that is `embedded` obeys no signals, but its owner.
 
     `ready` is called once, when calls are answered. On SIGHUP `reread` reads the settings again, from the same sources
     as before; without it they stay as they are.
@@ -119,7 +136,7 @@ async def serve(
     Raises InvalidSettings, LedgerHeld, LedgerDamaged, LedgerUnavailable, PortTaken: if it cannot start.
     """
     try:
-        await _serve(settings, ready, reread)
+        await _serve(settings, ready, reread, embedded)
     except BaseExceptionGroup as group:
         known, others = group.split(RunnerError)
         if known is None or others is not None:
@@ -133,7 +150,12 @@ def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread: Callable[[], Settings] | None) -> None:
+async def _serve(
+    settings: Settings,
+    ready: Callable[[Addresses], None],
+    reread: Callable[[], Settings] | None,
+    embedded: Embedded | None,
+) -> None:
     masking = Masking(settings_module.known_secrets(settings))
     async with _telemetry(settings, masking) as telemetry, AsyncExitStack() as stack:
         clock = SystemClock()
@@ -178,9 +200,10 @@ async def _serve(settings: Settings, ready: Callable[[Addresses], None], reread:
                 partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
             )
             reload = partial(_reload, _Reached(equipment, runner, orchestrators, telemetry, masking), reread=reread)
-            await _listen(settings, runner, equipment, telemetry, ready=ready, reload=reload)
+            await _listen(settings, runner, equipment, telemetry, ready=ready, reload=reload, embedded=embedded)
             # Of the loop, which this outlasts: asyncio.run, too, waits for tasks without end.
-            asyncio.get_running_loop().call_later(LAST_TASKS, _leave, telemetry)
+            leave = partial(_leave, telemetry) if embedded is None else embedded.leave
+            asyncio.get_running_loop().call_later(LAST_TASKS, leave)
             loops.cancel_scope.cancel()
         telemetry.notice("stopped", runner_id=holder.runner_id)
 
@@ -205,11 +228,13 @@ async def _listen(
     *,
     ready: Callable[[Addresses], None],
     reload: Callable[[Settings], Settings],
+    embedded: Embedded | None,
 ) -> None:
     """Open the ports, serve until told to stop, drain."""
-    stopping = anyio.Event()
+    stopping = anyio.Event() if embedded is None else embedded.stopping
     probes = _probes(settings, runner, equipment, stopping)
-    options = msgspec.convert(msgspec.structs.asdict(settings.grpc), ServerOptions)
+    listening_at = {} if embedded is None else {"socket": str(embedded.socket)}
+    options = msgspec.convert(msgspec.structs.asdict(settings.grpc) | listening_at, ServerOptions)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(listening(runner, options, clock=equipment.clock, observer=telemetry))
         http_port = None
@@ -217,12 +242,13 @@ async def _listen(
             app = create_app(exposition=telemetry.metrics.exposition, readiness=probes)
             http_port = await stack.enter_async_context(serve_http(settings.http, app))
         addresses = Addresses(
-            f"{settings.grpc.host}:{server.port}",
+            server.address,
             None if http_port is None else f"{settings.http.host}:{http_port}",
         )
         async with anyio.create_task_group() as background:
-            # Before anyone is told that we are ready: whoever starts us may send a signal at once.
-            await background.start(_obey_signals, settings, reload, stopping)
+            if embedded is None:
+                # Before anyone is told that we are ready: whoever starts us may send a signal at once.
+                await background.start(_obey_signals, settings, reload, stopping)
             await server.set_serving(serving=True)
             background.start_soon(_tell_health, server, probes, stopping)
             telemetry.notice(

@@ -36,6 +36,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_connection_age_seconds: float
     max_connection_age_grace_seconds: float
     reflection: bool
+    #: Path of a socket to listen at instead, which the permissions of its directory guard; empty: none.
+    socket: str = ""
 
 
 class PortTaken(RunnerError):
@@ -51,9 +53,13 @@ class PortTaken(RunnerError):
 class Server:
     """A listening server."""
 
-    def __init__(self, server: grpc.aio.Server, port: int, health_servicer: health.aio.HealthServicer) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, address: str, port: int, health_servicer: health.aio.HealthServicer
+    ) -> None:
         self._server = server
         self._health = health_servicer
+        #: What clients call it: `host:port`, or `unix:PATH`.
+        self.address = address
         self.port = port
 
     async def set_serving(self, *, serving: bool) -> None:
@@ -82,12 +88,12 @@ async def listening(
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if options.reflection:
         _add_reflection(server)
-    address = f"{options.host}:{options.port}"
+    address = f"unix:{options.socket}" if options.socket else f"{options.host}:{options.port}"
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise PortTaken(address, "the address is taken or not ours") from error
-    listener = Server(server, port, health_servicer)
+    listener = Server(server, address if options.socket else f"{options.host}:{port}", port, health_servicer)
     await listener.set_serving(serving=False)
     await server.start()
     try:
