@@ -33,6 +33,7 @@ from runner.engine.journal import Journal
 from runner.engine.runner import Runner
 from runner.engine.slots import Slots
 from runner.handlers.registry import open_handlers
+from runner.handlers.work_directories import WorkDirectories
 from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
 from runner.orchestrators.endpoints import open_orchestrators, renew_keys
@@ -47,9 +48,7 @@ from runner.telemetry.metrics import Metrics
 from runner.telemetry.observer import Telemetry
 from runner.telemetry.sampling import sample
 from runner.telemetry.traces import Traces
-from runner.web.app import create_app
 from runner.web.readiness import NotReady, Probes, disk_room, recent
-from runner.web.server import serve_http
 
 #: Seconds between two looks at our own readiness, which `grpc.health.v1` then tells.
 HEALTH_INTERVAL: Final = 2.0
@@ -172,9 +171,12 @@ async def _serve(
                 http_request=settings.http_request,
                 python=settings.python,
                 data_processing=settings.data_processing,
+                file_operation=settings.file_operation,
+                work_root=settings.work_root,
                 observer=telemetry,
             )
         )
+        work = WorkDirectories(settings.work_root, telemetry)
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
         equipment = Equipment(
             runner_id=holder.runner_id,
@@ -192,10 +194,12 @@ async def _serve(
             chance=random.random,
             new_id=lambda: str(uuid_utils.uuid7()),
             sinks={sink.name: Bell() for sink in sinks},
+            job_ended=work.remove,
         )
         runner = Runner(equipment, queues=settings.queues, descriptor_limits=settings.descriptors, sinks=sinks)
         async with anyio.create_task_group() as loops:
             loops.start_soon(runner.run)
+            loops.start_soon(work.sweep, ledger)
             loops.start_soon(
                 partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
             )
@@ -239,6 +243,10 @@ async def _listen(
         server = await stack.enter_async_context(listening(runner, options, clock=equipment.clock, observer=telemetry))
         http_port = None
         if settings.http.enabled:
+            # A third of a second, which `alt-runner run` need not wait.
+            from runner.web.app import create_app
+            from runner.web.server import serve_http
+
             app = create_app(exposition=telemetry.metrics.exposition, readiness=probes)
             http_port = await stack.enter_async_context(serve_http(settings.http, app))
         addresses = Addresses(
