@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from runner import __version__
-from runner.cli import doctor, exits, jobs, last, options, output, serve, simulate, submit, validate, watch
+from runner.cli import doctor, exits, graph, jobs, last, options, output, serve, simulate, submit, validate, watch
 from runner.core.errors import RunnerError
 
 
@@ -70,6 +70,7 @@ def application() -> typer.Typer:
     of_jobs("list")(jobs.list_jobs)
     of_jobs("cancel")(jobs.cancel)
     of_jobs("validate")(validate.validate)
+    of_jobs("graph")(graph.graph)
     of_operation = functools.partial(app.command, rich_help_panel="Operation")
     of_operation("serve")(serve.serve)
     of_operation("doctor")(doctor.doctor)

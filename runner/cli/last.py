@@ -70,10 +70,7 @@ def _write(path: Path, text: str) -> None:
     if str(path) == "-":
         output.raw(text.encode())
         return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Unusable(f"cannot write `{path}`: {error.strerror or error}") from error
+    output.write_file(path, text)
     output.notice(f"wrote {path}; open it in a browser")
 
 

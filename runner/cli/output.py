@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, TextIO
+from io import StringIO, TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from runner.cli.exits import Unusable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from runner.core.findings import Finding
+
+
+#: Columns where there is no terminal that has a width.
+_PIPED: Final = 200
 
 
 def line(text: str) -> None:
@@ -33,12 +40,17 @@ def notice(text: str) -> None:
 
 def json_line(value: Any) -> None:
     """A result as JSON on a line of its own."""
-    _write(sys.stdout, json.dumps(value, ensure_ascii=False, default=str))
+    _write(sys.stdout, as_json(value))
 
 
 def json_notice(value: Any) -> None:
     """JSON about the result."""
-    _write(sys.stderr, json.dumps(value, ensure_ascii=False, default=str))
+    _write(sys.stderr, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -59,7 +71,7 @@ def unbreakable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def console(*, stderr: bool = False, piped_width: int = 200) -> Console:
+def console(*, stderr: bool = False, piped_width: int = _PIPED) -> Console:
     """For tables and colours. Colours only on a terminal and without `NO_COLOR`; what is piped is not wrapped."""
     from rich.console import Console
 
@@ -80,11 +92,26 @@ def show(*renderables: RenderableType) -> None:
     if shown.is_terminal:
         shown.print(*renderables, sep="\n")
         return
-    with shown.capture() as captured:
-        shown.print(*renderables, sep="\n")
+    _write(sys.stdout, plain(*renderables).removesuffix("\n"))
+
+
+def plain(*renderables: RenderableType) -> str:
+    """Parts of the result as lines for a file, or for a pipe."""
+    from rich.console import Console
+
+    lines = StringIO()
+    shown = Console(file=lines, width=_PIPED, color_system=None, highlight=False, markup=False, emoji=False)
+    shown.print(*renderables, sep="\n")
     # A table fills its last column with spaces, which nobody wants in a file.
-    for text in captured.get().splitlines():
-        _write(sys.stdout, text.rstrip())
+    return "".join(f"{text.rstrip()}\n" for text in lines.getvalue().splitlines())
+
+
+def write_file(path: Path, text: str) -> None:
+    """The result into a file. Raises Unusable: if that cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Unusable(f"cannot write `{path}`: {error.strerror or error}") from error
 
 
 def close_quietly() -> None:

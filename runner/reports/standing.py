@@ -84,9 +84,14 @@ def harmless(text: str) -> str:
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def counted(number: int, noun: str) -> str:
+def one_line(text: str) -> str:
+    """The text without what could steer a terminal, and without line breaks."""
+    return " ".join(harmless(text).split())
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
     """`1 task`, `1,000 tasks`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def took(task: TaskRecord) -> str:

@@ -22,6 +22,7 @@ from runner.reports.standing import (
     harmless,
     headline_of,
     notable,
+    one_line,
     outcome_of,
     standing_of,
     standings,
@@ -64,7 +65,7 @@ def _panel(record: LastRecord) -> RenderableType:
     lines += [legend] if counts else []
     return Panel(
         Group(*lines, _facts(record)),
-        title=Text.assemble((words, f"bold {standing.colour}"), "  ", (_one_line(record.title), "bold")),
+        title=Text.assemble((words, f"bold {standing.colour}"), "  ", (one_line(record.title), "bold")),
         title_align="left",
         border_style=standing.colour,
         box=box.ROUNDED,
@@ -84,7 +85,7 @@ def _facts(record: LastRecord) -> Text:
 
 
 def _told(facts: list[tuple[str, str]]) -> Text:
-    told = [Text.assemble((f"{name} ", "dim"), _one_line(value)) for name, value in facts if value]
+    told = [Text.assemble((f"{name} ", "dim"), one_line(value)) for name, value in facts if value]
     return Text("  ·  ", style="dim").join(told)
 
 
@@ -115,7 +116,7 @@ def _row(task: TaskRecord) -> list[Text]:
     quiet = "" if task.attempts or standing is Standing.COMPLETED else "dim"
     return [
         Text(standing.glyph, style=standing.colour),
-        Text(_one_line(task.task_id), style=quiet),
+        Text(one_line(task.task_id), style=quiet),
         Text(str(len(task.attempts)) if task.attempts else "–", style=quiet),
         Text(took(task), style=quiet),
     ]
@@ -143,8 +144,4 @@ def _bar(task: TaskRecord, span: Span, width: int) -> Text:
 def _failure(task: TaskRecord) -> Text:
     standing = standing_of(task)
     reason = harmless(task.error or standing.word)
-    return Text.assemble((f"{standing.glyph} ", standing.colour), (_one_line(task.task_id), "bold"), f"  {reason}")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(harmless(text).split())
+    return Text.assemble((f"{standing.glyph} ", standing.colour), (one_line(task.task_id), "bold"), f"  {reason}")
