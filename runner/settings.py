@@ -24,7 +24,7 @@ from runner.core.errors import InvalidSettings
 from runner.core.retry import RetryPolicy
 from runner.core.secret import MASK, Secret
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
-from runner.handlers.settings import DataProcessingSettings, HttpRequestSettings, PythonSettings
+from runner.handlers.settings import DataProcessingSettings, FileOperationSettings, HttpRequestSettings, PythonSettings
 from runner.ledgers.settings import LedgerSettings
 from runner.orchestrators.settings import OrchestratorSettings
 from runner.sources import DERIVED, Checker, Given, Node, close_to, fields_of, join, known_paths, plant, type_at
@@ -97,6 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     http_request: HttpRequestSettings = HttpRequestSettings()
     python: PythonSettings = PythonSettings()
     data_processing: DataProcessingSettings = DataProcessingSettings()
+    file_operation: FileOperationSettings = FileOperationSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -139,6 +140,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def record_directory(self) -> Path:
         """Where records go, with its default."""
         return Path(self.records.directory or Path(self.data_dir) / "last")
+
+    @property
+    def work_root(self) -> Path:
+        """Where the work directories of jobs are."""
+        return Path(self.data_dir) / "work"
 
 
 PROFILES: Final[Mapping[Profile, Mapping[str, Any]]] = {

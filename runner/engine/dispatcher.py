@@ -150,6 +150,8 @@ class Dispatcher:
         job_id = execution.job_id
         try:
             await execution.run()
+            if execution.ended:
+                await self._with.job_ended(job_id)
         except Exception as error:  # noqa: BLE001  one job that cannot be driven must not take the others with it
             # Its lease runs out and it is tried again; until then nobody else is hurt.
             self._with.observer.notice("job_dropped", job_id=job_id, error=f"{type(error).__name__}: {error}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from runner.core.plan import JobId
 from runner.core.redaction import Redaction
 from runner.core.retry import RetryPolicy
 from runner.engine.bell import Bell
@@ -16,6 +17,10 @@ from runner.ports import Clock, Handler, Ledger, Observer, Secrets
 
 #: The handler for task types that no other handler claims.
 FALLBACK_HANDLER = "orchestrator"
+
+
+async def _leave_as_it_is(job_id: JobId) -> None:
+    """Where jobs leave nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +51,8 @@ class Equipment:
     new_id: Callable[[], str]
     #: The sinks that every record goes to, by name, each with the bell that says one was committed.
     sinks: Mapping[str, Bell]
+    #: Told of each job that ended here, after its end is durable, and when nothing of it runs any more. Must not raise.
+    job_ended: Callable[[JobId], Awaitable[None]] = _leave_as_it_is
 
     def handler_for(self, kind: str) -> tuple[str, Handler]:
         """The handler that claims a task type, with its name."""

@@ -97,6 +97,11 @@ class Execution:
         self._standing: Standing
         self._scope = anyio.CancelScope()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the job's end is durable."""
+        return self._summary.state.terminal
+
     # ------------------------------------------------------------------------------------------------- signals
 
     def cancel(self, reason: str) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
 from runner.core.errors import InvalidSettings
 from runner.handlers.delay import Delay
+from runner.handlers.files import FileOperation
 from runner.handlers.http import HttpRequest, http_session
 from runner.handlers.orchestrator import AskOrchestrator
 from runner.handlers.python import CallPython
-from runner.handlers.settings import DataProcessingSettings, HttpRequestSettings, PythonSettings
+from runner.handlers.settings import DataProcessingSettings, FileOperationSettings, HttpRequestSettings, PythonSettings
 from runner.handlers.transform import Transform
 from runner.handlers.trigger import PassOn
 from runner.handlers.worker import foreign
@@ -34,9 +36,14 @@ def builtin_handlers(
     http_request: HttpRequestSettings,
     python: PythonSettings,
     data_processing: DataProcessingSettings,
+    file_operation: FileOperationSettings,
+    work_root: Path,
     observer: Observer | None = None,
 ) -> dict[str, Handler]:
-    """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none."""
+    """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none.
+
+    Each job's work directory is `work_root/<job_id>`.
+    """
     ask, pass_on = AskOrchestrator(orchestrators), PassOn()
     return {
         "ai_prompt": ask,
@@ -48,6 +55,7 @@ def builtin_handlers(
         "schedule_trigger": pass_on,
         "webhook_trigger": pass_on,
         "data_processing": Transform(data_processing),
+        "file_operation": FileOperation(work_root, file_operation),
     }
 
 
@@ -58,6 +66,8 @@ async def open_handlers(
     http_request: HttpRequestSettings | None = None,
     python: PythonSettings | None = None,
     data_processing: DataProcessingSettings | None = None,
+    file_operation: FileOperationSettings | None = None,
+    work_root: Path = Path("work"),
     observer: Observer | None = None,
 ) -> AsyncIterator[dict[str, Handler]]:
     """All handlers by task type, ready inside the context; those of installed packages too. Needs asyncio.
@@ -73,6 +83,8 @@ async def open_handlers(
             http_request=http_request,
             python=python or PythonSettings(),
             data_processing=data_processing or DataProcessingSettings(),
+            file_operation=file_operation or FileOperationSettings(),
+            work_root=work_root,
             observer=observer,
         )
         if claimed := sorted(ours.keys() & added.keys()):

@@ -37,7 +37,15 @@ def here(attribute: str, name: str = "shout") -> EntryPoint:
 
 async def test_the_built_in_task_types_are_claimed_and_the_fallback_is_the_orchestrator() -> None:
     async with open_handlers({}) as handlers:
-        assert set(handlers) >= {"ai_prompt", FALLBACK, "http_request", "python", "delay", "data_processing"}
+        assert set(handlers) >= {
+            "ai_prompt",
+            FALLBACK,
+            "http_request",
+            "python",
+            "delay",
+            "data_processing",
+            "file_operation",
+        }
         assert set(handlers) >= TRIGGERS
         assert handlers[FALLBACK] is handlers["ai_prompt"]
         assert FALLBACK == "orchestrator"
