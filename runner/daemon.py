@@ -172,6 +172,8 @@ async def _serve(
                 python=settings.python,
                 data_processing=settings.data_processing,
                 file_operation=settings.file_operation,
+                system_command=settings.system_command,
+                code_executor=settings.code_executor,
                 work_root=settings.work_root,
                 observer=telemetry,
             )

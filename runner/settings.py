@@ -24,7 +24,14 @@ from runner.core.errors import InvalidSettings
 from runner.core.retry import RetryPolicy
 from runner.core.secret import MASK, Secret
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
-from runner.handlers.settings import DataProcessingSettings, FileOperationSettings, HttpRequestSettings, PythonSettings
+from runner.handlers.settings import (
+    CodeExecutorSettings,
+    DataProcessingSettings,
+    FileOperationSettings,
+    HttpRequestSettings,
+    PythonSettings,
+    SystemCommandSettings,
+)
 from runner.ledgers.settings import LedgerSettings
 from runner.orchestrators.settings import OrchestratorSettings
 from runner.sources import DERIVED, Checker, Given, Node, close_to, fields_of, join, known_paths, plant, type_at
@@ -98,6 +105,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     python: PythonSettings = PythonSettings()
     data_processing: DataProcessingSettings = DataProcessingSettings()
     file_operation: FileOperationSettings = FileOperationSettings()
+    system_command: SystemCommandSettings = SystemCommandSettings()
+    code_executor: CodeExecutorSettings = CodeExecutorSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -11,12 +11,21 @@ from typing import Any, Final
 import aiohttp
 
 from runner.core.errors import InvalidSettings
+from runner.handlers.code import RunCode
+from runner.handlers.commands import RunCommand
 from runner.handlers.delay import Delay
 from runner.handlers.files import FileOperation
 from runner.handlers.http import HttpRequest, http_session
 from runner.handlers.orchestrator import AskOrchestrator
 from runner.handlers.python import CallPython
-from runner.handlers.settings import DataProcessingSettings, FileOperationSettings, HttpRequestSettings, PythonSettings
+from runner.handlers.settings import (
+    CodeExecutorSettings,
+    DataProcessingSettings,
+    FileOperationSettings,
+    HttpRequestSettings,
+    PythonSettings,
+    SystemCommandSettings,
+)
 from runner.handlers.transform import Transform
 from runner.handlers.trigger import PassOn
 from runner.handlers.worker import foreign
@@ -37,6 +46,8 @@ def builtin_handlers(
     python: PythonSettings,
     data_processing: DataProcessingSettings,
     file_operation: FileOperationSettings,
+    system_command: SystemCommandSettings,
+    code_executor: CodeExecutorSettings,
     work_root: Path,
     observer: Observer | None = None,
 ) -> dict[str, Handler]:
@@ -56,6 +67,8 @@ def builtin_handlers(
         "webhook_trigger": pass_on,
         "data_processing": Transform(data_processing),
         "file_operation": FileOperation(work_root, file_operation),
+        "system_command": RunCommand(system_command, observer),
+        "code_executor": RunCode(code_executor, observer),
     }
 
 
@@ -67,6 +80,8 @@ async def open_handlers(
     python: PythonSettings | None = None,
     data_processing: DataProcessingSettings | None = None,
     file_operation: FileOperationSettings | None = None,
+    system_command: SystemCommandSettings | None = None,
+    code_executor: CodeExecutorSettings | None = None,
     work_root: Path = Path("work"),
     observer: Observer | None = None,
 ) -> AsyncIterator[dict[str, Handler]]:
@@ -84,6 +99,8 @@ async def open_handlers(
             python=python or PythonSettings(),
             data_processing=data_processing or DataProcessingSettings(),
             file_operation=file_operation or FileOperationSettings(),
+            system_command=system_command or SystemCommandSettings(),
+            code_executor=code_executor or CodeExecutorSettings(),
             work_root=work_root,
             observer=observer,
         )

@@ -44,6 +44,8 @@ async def test_the_built_in_task_types_are_claimed_and_the_fallback_is_the_orche
             "python",
             "delay",
             "data_processing",
+            "system_command",
+            "code_executor",
             "file_operation",
         }
         assert set(handlers) >= TRIGGERS

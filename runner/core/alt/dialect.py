@@ -22,7 +22,17 @@ read_priority = Word(PRIORITIES, "UNKNOWN_PRIORITY")
 HEAVIEST = 1e9
 
 #: Kinds that are handled here; every other one goes to the orchestrator, unless a handler was added that claims it.
-LOCAL_KINDS = frozenset({"http_request", "python", "delay", "data_processing", "file_operation", "system_command"})
+LOCAL_KINDS = frozenset(
+    {
+        "http_request",
+        "python",
+        "delay",
+        "data_processing",
+        "file_operation",
+        "system_command",
+        "code_executor",
+    }
+)
 
 
 #: Kinds that begin a workflow; each passes the job's inputs on.
