@@ -200,6 +200,12 @@ def _fill_succeeded(part: event_pb2.AttemptSucceeded, event: core.AttemptSucceed
         part.usage.CopyFrom(_usage_message(event.usage))
 
 
+def _fill_reused(part: event_pb2.TaskReused, event: core.TaskReused) -> None:
+    part.task_id, part.job_id = event.task_id, event.job_id
+    part.output_json, part.output_artifact_id = event.output, event.output_artifact_id
+    part.artifacts.extend(map(artifact_message, event.artifacts))
+
+
 def _fill_retry(part: event_pb2.AttemptFailed, event: core.AttemptFailed) -> None:
     _fill_task_failed(part, event)
     stamp(part.retry_time, event.retry_at)
@@ -236,6 +242,7 @@ _ENCODERS: Final[dict[type[core.Event], tuple[str, Callable[[Any, Any], None]]]]
     core.TaskTimedOut: ("task_timed_out", _filler("task_id", "attempt", "failure", "endpoint", "model")),
     core.TaskCancelled: ("task_cancelled", _filler("task_id", "attempt", "reason")),
     core.TaskSkipped: ("task_skipped", _filler("task_id", "reason")),
+    core.TaskReused: ("task_reused", _fill_reused),
 }
 
 _attempt_of: Final = operator.attrgetter("task_id", "attempt")
@@ -301,4 +308,11 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
     ),
     "task_cancelled": lambda m: core.TaskCancelled(m.task_id, attempt=m.attempt, reason=m.reason),
     "task_skipped": lambda m: core.TaskSkipped(m.task_id, m.reason),
+    "task_reused": lambda m: core.TaskReused(
+        m.task_id,
+        output=m.output_json,
+        output_artifact_id=m.output_artifact_id,
+        artifacts=tuple(map(artifact, m.artifacts)),
+        job_id=m.job_id,
+    ),
 }

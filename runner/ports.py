@@ -12,6 +12,7 @@ from runner.core.events import Artifact, Json, Recorded, Usage
 from runner.core.filters import JobQuery
 from runner.core.job import (
     Append,
+    Body,
     Change,
     Claim,
     Frame,
@@ -227,8 +228,8 @@ class Ledger(Protocol):
     async def jobs(self, query: JobQuery) -> list[JobSummary]:
         """Up to `query.limit` jobs, in its order."""
 
-    async def plan(self, job_id: JobId) -> bytes:
-        """The plan as MessagePack. Raises JobNotFound."""
+    async def body(self, job_id: JobId) -> Body:
+        """What it was submitted with. Raises JobNotFound."""
 
     async def frames(self, job_id: JobId, *, after: int, max_bytes: int) -> list[Frame]:
         """The frames that hold events after `after`, oldest first, at least one if there is any, about `max_bytes`.

@@ -12,7 +12,23 @@ import typer
 from typer.core import TyperGroup
 
 from runner import __version__
-from runner.cli import doctor, exits, graph, jobs, last, options, output, serve, simulate, submit, validate, watch
+from runner.cli import (
+    convert,
+    doctor,
+    exits,
+    graph,
+    jobs,
+    last,
+    options,
+    output,
+    retry,
+    run,
+    serve,
+    simulate,
+    submit,
+    validate,
+    watch,
+)
 from runner.core.errors import RunnerError
 
 
@@ -64,12 +80,15 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     of_jobs = functools.partial(app.command, rich_help_panel="Jobs")
+    of_jobs("run")(run.run)
     of_jobs("submit")(submit.submit)
     of_jobs("watch")(watch.watch)
     of_jobs("get")(jobs.get)
     of_jobs("list")(jobs.list_jobs)
     of_jobs("cancel")(jobs.cancel)
+    of_jobs("retry")(retry.retry)
     of_jobs("validate")(validate.validate)
+    of_jobs("convert")(convert.convert)
     of_jobs("graph")(graph.graph)
     of_operation = functools.partial(app.command, rich_help_panel="Operation")
     of_operation("serve")(serve.serve)

@@ -182,6 +182,17 @@ class Followed:
         return worst(codes)
 
 
+def to_the_end(jobs: list[str], server: str, *, patience: float, after: int = 0, as_json: bool) -> Exit:
+    """Follow jobs of a daemon, tell how they ended and where to look next. Answers the exit code.
+
+    Raises KeyboardInterrupt: as `run`.
+    """
+    followed = Followed(jobs, audience(as_json=as_json))
+    run(followed, server, patience=patience, after=after)
+    summarise(followed, server, as_json=as_json)
+    return followed.exit()
+
+
 def run(followed: Followed, server: str, *, patience: float, after: int = 0) -> None:
     """Follow until the end or until Ctrl-C, which leaves the jobs running and says so.
 

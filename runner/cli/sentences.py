@@ -99,6 +99,8 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             return f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
         case events.TaskFailed() | events.TaskTimedOut():
             return f"{TASK_LOOKS[task.state][1]}: {failure(event.failure)}"
+        case events.TaskReused():
+            return f"reused from job {event.job_id}"
         case events.TaskCancelled() | events.TaskSkipped():
             return f"{TASK_LOOKS[task.state][1]}: {event.reason}"
     return type(event).__name__

@@ -64,17 +64,11 @@ def submit(
         raise Unusable("--request-id names one submission; give it with one file")
     jobs, code = options.run(_submit(server, found, request, quiet=watch or as_json, as_json=as_json))
     if watch and jobs:
-        code = worst([code, _follow(jobs, server, as_json=as_json)])
+        from runner.cli import following
+
+        ends = following.to_the_end(jobs, server, patience=options.WATCH_PATIENCE, as_json=as_json)
+        code = worst([code, ends])
     raise typer.Exit(code)
-
-
-def _follow(jobs: list[str], server: str, *, as_json: bool) -> Exit:
-    from runner.cli import following
-
-    followed = following.Followed(jobs, following.audience(as_json=as_json))
-    following.run(followed, server, patience=options.WATCH_PATIENCE)
-    following.summarise(followed, server, as_json=as_json)
-    return followed.exit()
 
 
 async def _submit(

@@ -30,7 +30,4 @@ def watch(
     """
     from runner.cli import following
 
-    followed = following.Followed(job, following.audience(as_json=as_json))
-    following.run(followed, server, patience=patience, after=after)
-    following.summarise(followed, server, as_json=as_json)
-    raise typer.Exit(followed.exit())
+    raise typer.Exit(following.to_the_end(job, server, patience=patience, after=after, as_json=as_json))

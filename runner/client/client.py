@@ -237,6 +237,18 @@ class Client:
         request = job_service_pb2.CancelJobRequest(job_id=job_id, reason=reason)
         return (await self._call(lambda: self._stub.CancelJob(request, timeout=self.timeout))).job
 
+    async def retry(
+        self, job_id: str, *, whole: bool = False, request_id: str = ""
+    ) -> job_service_pb2.RetryJobResponse:
+        """Run a job that has ended once more, as a new job: what did not succeed, or the whole.
+
+        Without a request id one is made up, so that the call can be made again when the connection breaks.
+        """
+        request = job_service_pb2.RetryJobRequest(
+            job_id=job_id, whole=whole, request_id=request_id or str(uuid.uuid4())
+        )
+        return await self._call(lambda: self._stub.RetryJob(request, timeout=self.timeout))
+
     async def record(self, job_id: str) -> bytes:
         """The `.last` of a job that has ended, as JSON."""
         request = job_service_pb2.GetLastRecordRequest(job_id=job_id)

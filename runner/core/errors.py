@@ -87,6 +87,22 @@ class JobNotFound(NotFound):
         super().__init__(job_id, f"there is no job `{brief(job_id)}`; list jobs to see which there are")
 
 
+class JobNotEnded(RunnerError):
+    """What was asked for needs a job that has ended."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"job `{brief(job_id)}` has not ended; watch it until it does, or cancel it")
+
+
+class NothingToRetry(RunnerError):
+    """Every task of the job succeeded."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"every task of job `{brief(job_id)}` succeeded; ask for the whole to run them all again")
+
+
 class RecordNotFound(NotFound):
     """The job exists and has no record yet."""
 

@@ -250,6 +250,17 @@ class TaskCancelled(TaskEvent, frozen=True, kw_only=True):
     reason: str
 
 
+class TaskReused(TaskEvent, frozen=True, kw_only=True):
+    """It succeeded in the job that this one retries, and does not run again."""
+
+    #: JSON, or empty where `output_artifact_id` names the artifact that holds it.
+    output: bytes = b""
+    output_artifact_id: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+    #: The job in which it ran.
+    job_id: str = ""
+
+
 class TaskSkipped(TaskEvent, frozen=True):
     """Terminal: its branch was not taken."""
 

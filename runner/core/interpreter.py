@@ -35,6 +35,7 @@ from runner.core.events import (
     TaskCancelled,
     TaskEvent,
     TaskFailed,
+    TaskReused,
     TaskSkipped,
     TaskState,
     TaskTimedOut,
@@ -89,6 +90,8 @@ class TaskRun(msgspec.Struct):
     failure: Failure | None = None
     #: Why it was cancelled or skipped.
     reason: str = ""
+    #: The job in which it ran, where this one retries that; else empty.
+    reused_from: str = ""
     wait_reason: WaitReason | None = None
     waiting_until: Instant | None = None
     #: 0–1.
@@ -212,7 +215,11 @@ class JobRun:
             case AttemptOutput(offset=offset, text=text):
                 task.attempts[-1].streamed = offset + len(text)
             case AttemptSucceeded():
-                self._succeed(task, event, time)
+                self._end_attempt(task, "succeeded", time, event)
+                self._succeed(task, event)
+            case TaskReused(job_id=job_id):
+                task.reused_from = job_id
+                self._succeed(task, event)
             case AttemptFailed():
                 task.failures += 1
                 task.failure = event.failure
@@ -236,8 +243,7 @@ class JobRun:
             self._doomed.pop(task.plan.id, None)
             self._set_fraction(task, 1.0)
 
-    def _succeed(self, task: TaskRun, event: AttemptSucceeded, time: Instant) -> None:
-        self._end_attempt(task, "succeeded", time, event)
+    def _succeed(self, task: TaskRun, event: AttemptSucceeded | TaskReused) -> None:
         task.output, task.output_artifact_id = event.output, event.output_artifact_id
         task.artifacts = event.artifacts
         task.failure = None

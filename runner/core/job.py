@@ -47,6 +47,24 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     descriptor_sha256: str
 
 
+class Body(msgspec.Struct, frozen=True):
+    """What a job was submitted with."""
+
+    descriptor: bytes
+    content_type: str
+    #: The plan as MessagePack.
+    plan: bytes
+    #: A JSON object, or empty.
+    inputs: bytes
+
+
+class Inheritance(msgspec.Struct, frozen=True):
+    """Artifacts of an earlier job that a new one has too, under the same ids."""
+
+    job_id: JobId
+    artifact_ids: tuple[str, ...]
+
+
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """A decoded submission, ready to be committed."""
 
@@ -63,8 +81,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     inputs: bytes
     #: W3C trace context of the submitter, or empty.
     traceparent: str
-    #: Holds JobAccepted.
-    frame: Frame
+    #: The first begins with JobAccepted; there are more events only where the job retries another.
+    frames: tuple[Frame, ...]
+    inherits: Inheritance | None = None
     #: Set on one that must not be accepted: the answer, unless it repeats a submission that was accepted before.
     refusal: RunnerError | None = None
 

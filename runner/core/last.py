@@ -193,6 +193,8 @@ def _task_metadata(task: TaskRun) -> dict[str, Any]:
     told: dict[str, Any] = {f"alt_{key}": value for key, value in task.plan.metadata.items()}
     if task.state is TaskState.SKIPPED:
         told["skipped"] = True
+    if task.reused_from:
+        told["reused_from"] = task.reused_from
     if task.output_artifact_id:
         told["output_artifact"] = task.output_artifact_id
     return told

@@ -24,6 +24,7 @@ from runner.core.events import (
     JobSucceeded,
     TaskCancelled,
     TaskFailed,
+    TaskReused,
     TaskSkipped,
     TaskState,
     TaskTimedOut,
@@ -60,6 +61,7 @@ TASK_TRANSITIONS: Final[Mapping[tuple[TaskState, type[Event]], TaskState]] = {
     (TaskState.PENDING, TaskCancelled): TaskState.CANCELLED,
     (TaskState.WAITING, TaskCancelled): TaskState.CANCELLED,
     (TaskState.PENDING, TaskSkipped): TaskState.SKIPPED,
+    (TaskState.PENDING, TaskReused): TaskState.SUCCEEDED,
     # Whoever held the job is gone: what was under way is lost and may run once more.
     (TaskState.RUNNING, JobStarted): TaskState.PENDING,
     (TaskState.RUNNING, JobReleased): TaskState.PENDING,

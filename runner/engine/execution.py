@@ -7,7 +7,7 @@ attempt begins, before the frame that says so is durable.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -50,6 +50,7 @@ from runner.engine.attempt import (
     scope_for,
 )
 from runner.engine.bell import Bell
+from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
 from runner.engine.slots import Slots, Standing
@@ -63,9 +64,6 @@ MICROS: Final = 1_000_000
 REPORT_INTERVAL: Final = 0.05
 #: Microseconds that a parked task waits at least.
 SHORTEST_PARK: Final = 100_000
-#: Bounds of one frame, so that a response stays under 1 MiB.
-FRAME_EVENTS: Final = 2_000
-FRAME_BYTES: Final = 384 * 1024
 
 
 class Execution:
@@ -391,10 +389,10 @@ class Execution:
     async def _commit(self) -> None:
         """Make durable what was recorded, then show it."""
         recorded, self._uncommitted = self._uncommitted, []
-        chunks = list(_chunks(recorded))
-        for index, chunk in enumerate(chunks):
+        pieces = list(chunks(recorded))
+        for index, chunk in enumerate(pieces):
             frame = frames.encode(chunk)
-            whole = index == len(chunks) - 1
+            whole = index == len(pieces) - 1
             await self._patiently(
                 self._with.ledger.append,
                 Append(
@@ -463,26 +461,6 @@ class Execution:
             trace_id=trace_id_of(self._claim.traceparent),
         )
         return Ending(state, self._run.error, execution_id, seal(record), ended_at, tuple(self._with.sinks))
-
-
-def _chunks(recorded: list[Recorded]) -> Iterator[list[Recorded]]:
-    """Cut what was recorded into frames of bounded size."""
-    chunk: list[Recorded] = []
-    size = 0
-    for entry in recorded:
-        cost = _cost(entry.event)
-        if chunk and (size + cost > FRAME_BYTES or len(chunk) >= FRAME_EVENTS):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(entry)
-        size += cost
-    if chunk:
-        yield chunk
-
-
-def _cost(event: Event) -> int:
-    """About how many bytes an event takes."""
-    return 50 + len(msgspec.msgpack.encode(event))
 
 
 def _is_due(moment: float) -> bool:

@@ -19,6 +19,7 @@ from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
 from runner.core.job import Frame, JobSummary, Submitted
 from runner.core.plan import JobId, Plan
+from runner.engine.again import Retry, prepare_retry
 from runner.engine.broadcast import CaughtUp, Idle
 from runner.engine.dispatcher import Dispatcher
 from runner.engine.equipment import Equipment
@@ -27,7 +28,7 @@ from runner.engine.leases import keep_leases
 from runner.engine.outbox import Outbox
 from runner.engine.rescuer import rescue_jobs
 from runner.engine.settings import QueueSettings, queue_limits
-from runner.engine.submission import Prepared, Submission, is_slow, prepare, repeated
+from runner.engine.submission import Prepared, Submission, is_slow, prepare, repeated, request_id_problem
 from runner.ports import Sink
 
 #: Bytes of descriptors beyond which they are decoded in a thread, so that the event loop answers others meanwhile.
@@ -174,12 +175,38 @@ class Runner:
         )
         for entry, result in zip(good, results, strict=True):
             if isinstance(result, Submitted) and not result.replayed:
-                self._with.observer.committed(result.job, [entry.accepted], traceparent=entry.job.traceparent)
+                self._with.observer.committed(result.job, entry.events, traceparent=entry.job.traceparent)
                 self.dispatcher.expect(result.job.queue, due=entry.due)
         self._with.journal.wake()
         return results
 
     # --------------------------------------------------------------------------------------------------- steer
+
+    async def retry(self, retry: Retry) -> Submitted:
+        """Run a job that has ended once more, as a new job. It is durable when this returns.
+
+        Raises JobNotFound, JobNotEnded, NothingToRetry, InvalidRequest.
+        Raises RequestIdReused: if the request id came before for something else.
+        Raises QueueFull, Draining, LedgerUnavailable: if it cannot be taken now.
+        """
+        if self._draining:
+            raise Draining
+        if problem := request_id_problem(retry.request_id):
+            raise InvalidRequest(problem)
+        earlier, run = await self.job_run(retry.job_id)
+        prepared = prepare_retry(
+            retry,
+            earlier,
+            await self._with.ledger.body(retry.job_id),
+            run,
+            job_id=self._with.new_id(),
+            now=self._with.clock.now(),
+            settings=self._with.settings,
+        )
+        [result] = await self._commit([prepared])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def cancel(self, job_id: JobId, reason: str) -> JobSummary:
         """Ask for a cancellation; it is durable when this returns, and fulfilled soon after.
@@ -220,7 +247,7 @@ class Runner:
 
         Raises JobNotFound.
         """
-        plan = msgspec.msgpack.decode(await self._with.ledger.plan(job_id), type=Plan)
+        plan = msgspec.msgpack.decode((await self._with.ledger.body(job_id)).plan, type=Plan)
         summary = await self._with.ledger.job(job_id)
         run = JobRun(plan, deadline=summary.deadline)
         while run.sequence < summary.last_sequence:

@@ -61,8 +61,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """A submission for the ledger, and what was odd about it."""
 
     job: NewJob
-    #: What the job's first frame holds.
-    accepted: Recorded
+    #: What the job's frames hold: JobAccepted, and what it takes over from a job that it retries.
+    events: tuple[Recorded, ...]
     warnings: tuple[Finding, ...]
 
     @property
@@ -105,7 +105,7 @@ def prepare(
     event = JobAccepted(plan.title, len(plan.tasks), submission.queue, plan.priority, decoded.warnings)
     accepted = Recorded(1, now, event)
     job = _new_job(submission, plan, encoded, accepted, job_id=job_id, settings=settings)
-    return Prepared(job, accepted, decoded.warnings)
+    return Prepared(job, (accepted,), decoded.warnings)
 
 
 def is_slow(submission: Submission) -> bool:
@@ -131,7 +131,7 @@ def repeated(
     plan = Plan(dialect="", alt_id="", version="", title="", created_at=0, tasks=())
     accepted = Recorded(1, now, JobAccepted("", 0, submission.queue, plan.priority))
     job = _new_job(submission, plan, b"", accepted, job_id=job_id, settings=settings)
-    return Prepared(msgspec.structs.replace(job, refusal=refusal), accepted, ())
+    return Prepared(msgspec.structs.replace(job, refusal=refusal), (accepted,), ())
 
 
 def _missing_inputs(plan: Plan, encoded: bytes, submission: Submission) -> list[str]:
@@ -180,10 +180,9 @@ def _new_job(
         task_count=len(plan.tasks),
         descriptor_sha256=hashlib.sha256(submission.descriptor).hexdigest(),
     )
-    head_start = round(plan.priority * settings.ageing_seconds * MICROS)
     return NewJob(
         summary=summary,
-        rank=max(now, submission.not_before or now) - head_start,
+        rank=rank(summary, settings),
         request_sha256=_fingerprint(submission) if submission.request_id else b"",
         descriptor=submission.descriptor,
         content_type=submission.content_type,
@@ -191,8 +190,14 @@ def _new_job(
         inputs=submission.inputs,
         # One that is not well-formed is ignored, as the specification asks (W3C Trace Context, 3.2.2).
         traceparent=submission.traceparent if trace_id_of(submission.traceparent) else own_traceparent(job_id),
-        frame=frames.encode([accepted]),
+        frames=(frames.encode([accepted]),),
     )
+
+
+def rank(job: JobSummary, settings: EngineSettings) -> Instant:
+    """Where a job stands in its queue, lowest first: when it can be claimed, less a head start for its priority."""
+    head_start = round(job.priority * settings.ageing_seconds * MICROS)
+    return max(job.created_at, job.not_before or job.created_at) - head_start
 
 
 def _fingerprint(submission: Submission) -> bytes:
@@ -221,12 +226,8 @@ def _problems(
     submission: Submission, *, now: Instant, settings: EngineSettings, queues: Mapping[str, QueueSettings]
 ) -> Iterator[Finding]:
     yield from submission.problems
-    if len(submission.request_id) > MAX_REQUEST_ID:
-        yield Finding(
-            "TOO_LONG", "request_id", f"at most {MAX_REQUEST_ID} characters; it has {len(submission.request_id)}"
-        )
-    if "\0" in submission.request_id:
-        yield Finding("BAD_NAME", "request_id", "a NUL is no character of a name")
+    if problem := request_id_problem(submission.request_id):
+        yield problem
     if not NAME.fullmatch(submission.queue):
         yield Finding(
             "BAD_NAME", "queue", "1 to 63 letters, digits, `.`, `_`, `-`, `/`, beginning with a letter or digit"
@@ -244,6 +245,16 @@ def _problems(
         _inputs(submission)
     except (msgspec.MsgspecError, RecursionError) as error:
         yield Finding("BAD_TYPE", "inputs_json", f"not a JSON object: {error}")
+
+
+def request_id_problem(request_id: str) -> Finding | None:
+    """What is wrong with a request id."""
+    if len(request_id) > MAX_REQUEST_ID:
+        message = f"at most {MAX_REQUEST_ID} characters; it has {len(request_id)}"
+        return Finding("TOO_LONG", "request_id", message)
+    if "\0" in request_id:
+        return Finding("BAD_NAME", "request_id", "a NUL is no character of a name")
+    return None
 
 
 def _label_problems(labels: Mapping[str, str]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from runner.core.events import Artifact, JobState
 from runner.core.filters import JobQuery, matches
 from runner.core.job import (
     Append,
+    Body,
     Change,
     Claim,
     Frame,
@@ -37,7 +38,7 @@ class _Job:
     def __init__(self, new: NewJob) -> None:
         self.new = new
         self.summary = new.summary
-        self.frames = [new.frame]
+        self.frames = list(new.frames)
         self.token = 0
         self.owner: str | None = None
         self.lease_until: Instant = 0
@@ -128,7 +129,10 @@ class MemoryLedger:
             job = self._jobs[new.summary.id] = _Job(new)
             if new.summary.request_id:
                 self._requests[new.summary.request_id] = job
-            self._changes.append((job, JobState.QUEUED, new.frame.last))
+            if new.inherits is not None:
+                earlier = self._get(new.inherits.job_id).artifacts
+                job.artifacts.update({name: earlier[name] for name in new.inherits.artifact_ids})
+            self._changes.append((job, JobState.QUEUED, new.frames[0].last))
         return answers
 
     async def claim(
@@ -281,9 +285,10 @@ class MemoryLedger:
             found = [job for job in found if (place(job) > after if query.ascending else place(job) < after)]
         return found[: query.limit]
 
-    async def plan(self, job_id: JobId) -> bytes:
+    async def body(self, job_id: JobId) -> Body:
         await self._begin()
-        return self._get(job_id).new.plan
+        new = self._get(job_id).new
+        return Body(new.descriptor, new.content_type, new.plan, new.inputs)
 
     async def frames(self, job_id: JobId, *, after: int, max_bytes: int) -> list[Frame]:
         await self._begin()

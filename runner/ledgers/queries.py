@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from runner.core.errors import ArtifactNotFound, JobNotFound, RecordNotFound
 from runner.core.events import Artifact, JobState
 from runner.core.filters import ANY, And, Comparison, Filter, JobQuery, Not, Or
-from runner.core.job import JobSummary
+from runner.core.job import Body, JobSummary
 from runner.core.plan import Instant, JobId
 from runner.ledgers import tallies
 from runner.ledgers.driver import Connection
@@ -20,7 +20,7 @@ _JOB: Final = sa.bindparam("job", type_=sa.Text)
 _NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
 _ONE: Final = sa.select(*SUMMARY).where(jobs.c.id == _JOB)
 _EXISTS: Final = sa.select(jobs.c.id).where(jobs.c.id == _JOB)
-_PLAN: Final = sa.select(bodies.c.plan).where(bodies.c.job_id == _JOB)
+_BODY: Final = sa.select(*(bodies.c[name] for name in Body.__struct_fields__)).where(bodies.c.job_id == _JOB)
 _RECORD: Final = sa.select(records.c.record).where(records.c.job_id == _JOB)
 _ARTIFACT: Final = sa.select(*(artifacts.c[name] for name in Artifact.__struct_fields__)).where(
     artifacts.c.job_id == _JOB, artifacts.c.id == sa.bindparam("artifact")
@@ -101,12 +101,12 @@ def _label(key: str) -> sa.ColumnElement[Any]:
     return sa.select(label.c.value).where(label.c.key == key).correlate(jobs).scalar_subquery()
 
 
-def plan(connection: Connection, job_id: JobId) -> bytes:
+def body(connection: Connection, job_id: JobId) -> Body:
     """Raises JobNotFound."""
-    found: bytes | None = connection.execute(_PLAN, {"job": job_id}).value()
-    if found is None:
+    row = connection.execute(_BODY, {"job": job_id}).first()
+    if row is None:
         raise JobNotFound(job_id)
-    return found
+    return Body(*row)
 
 
 def record(connection: Connection, job_id: JobId) -> bytes:

@@ -104,7 +104,7 @@ def job_row(new: NewJob) -> dict[str, Any]:
         "held_until": job.not_before,
         "deadline": job.deadline,
         "progress": job.progress,
-        "last_sequence": new.frame.last,
+        "last_sequence": new.frames[-1].last,
         "task_count": job.task_count,
         "error": None,
         "cancel_reason": None,

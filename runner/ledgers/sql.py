@@ -20,7 +20,7 @@ from sqlalchemy.engine import Engine, make_url
 from runner.core.errors import InvalidSettings, LedgerUnavailable
 from runner.core.events import Artifact
 from runner.core.filters import JobQuery
-from runner.core.job import Append, Change, Claim, Frame, JobSummary, NewJob, OutboxEntry, Submitted
+from runner.core.job import Append, Body, Change, Claim, Frame, JobSummary, NewJob, OutboxEntry, Submitted
 from runner.core.plan import Instant, JobId
 from runner.ledgers import claims, journal, outbox, queries, submissions, tallies
 from runner.ledgers.commit import GroupCommit
@@ -269,8 +269,8 @@ class SqlLedger:
     async def jobs(self, query: JobQuery) -> list[JobSummary]:
         return await self._read(queries.page, query)
 
-    async def plan(self, job_id: JobId) -> bytes:
-        return await self._read(queries.plan, job_id)
+    async def body(self, job_id: JobId) -> Body:
+        return await self._read(queries.body, job_id)
 
     async def frames(self, job_id: JobId, *, after: int, max_bytes: int) -> list[Frame]:
         return await self._read(journal.frames_after, job_id, after, max_bytes)

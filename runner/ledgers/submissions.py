@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from runner.core.events import JobState
-from runner.core.job import JobSummary, NewJob, Submitted
+from runner.core.job import Inheritance, JobSummary, NewJob, Submitted
+from runner.core.plan import JobId
 from runner.ledgers import tallies
 from runner.ledgers.admission import Admission
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import INSERT_FRAMES, SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
-from runner.ledgers.schema import NAMED, NAMESPACE, bodies, jobs
+from runner.ledgers.schema import NAMED, NAMESPACE, artifacts, bodies, jobs
 from runner.ledgers.writes import Intake
 
 _INSERT_JOBS: Final = Bulk(sa.insert(jobs))
 _INSERT_BODIES: Final = Bulk(sa.insert(bodies))
+_JOB: Final = sa.bindparam("job", type_=sa.Text)
+_EARLIER: Final = sa.bindparam("earlier", type_=sa.Text)
+_INHERIT: Final = sa.insert(artifacts).from_select(
+    [column.name for column in artifacts.c],
+    sa.select(*(_JOB if column.name == "job_id" else column for column in artifacts.c)).where(
+        artifacts.c.job_id == _EARLIER, among(artifacts.c.id)
+    ),
+)
 _BY_REQUEST_ID: Final = sa.select(*SUMMARY, jobs.c.request_sha256).where(
     jobs.c.namespace == NAMESPACE, NAMED, among(jobs.c.request_id)
 )
@@ -52,8 +61,25 @@ def _known(connection: Connection, request_ids: Iterable[str]) -> dict[str, tupl
 def _insert(connection: Connection, accepted: Sequence[NewJob]) -> None:
     _INSERT_JOBS.run(connection, [job_row(new) for new in accepted])
     _INSERT_BODIES.run(connection, [body_row(new) for new in accepted])
-    INSERT_FRAMES.run(connection, [frame_row(new.summary.id, new.frame, JobState.QUEUED) for new in accepted])
+    INSERT_FRAMES.run(connection, [row for new in accepted for row in _frame_rows(new)])
+    for new in accepted:
+        if new.inherits is not None:
+            _inherit(connection, new.summary.id, new.inherits)
     tally = tallies.Tally()
     for new in accepted:
         tally.entered(new.summary.queue, JobState.QUEUED, left=None)
     tally.write(connection)
+
+
+def _frame_rows(new: NewJob) -> list[dict[str, Any]]:
+    """The first of them is the one with which it became QUEUED."""
+    first, *rest = new.frames
+    return [
+        frame_row(new.summary.id, first, JobState.QUEUED),
+        *(frame_row(new.summary.id, frame, None) for frame in rest),
+    ]
+
+
+def _inherit(connection: Connection, job_id: JobId, inherited: Inheritance) -> None:
+    for portion in portions(inherited.artifact_ids):
+        connection.execute(_INHERIT, {"job": job_id, "earlier": inherited.job_id, "among": portion})

@@ -12,6 +12,7 @@ from runner.core.errors import InvalidRequest
 from runner.core.filters import JobQuery, page_token, parse_filter, parse_order, parse_page_token
 from runner.core.findings import Finding
 from runner.core.job import Frame
+from runner.engine.again import Retry
 from runner.engine.broadcast import CaughtUp
 from runner.engine.runner import Runner
 from runner.ports import Clock
@@ -109,6 +110,16 @@ class JobServicer:
 
     async def cancel_job(self, request: messages.CancelJobRequest, context: Context) -> messages.CancelJobResponse:
         return messages.CancelJobResponse(job=wire.job(await self._runner.cancel(request.job_id, request.reason)))
+
+    async def retry_job(self, request: messages.RetryJobRequest, context: Context) -> messages.RetryJobResponse:
+        retry = Retry(
+            job_id=request.job_id,
+            whole=request.whole,
+            request_id=request.request_id,
+            traceparent=_traceparent(context),
+        )
+        result = await self._runner.retry(retry)
+        return messages.RetryJobResponse(job=wire.job(result.job), replayed=result.replayed)
 
     async def get_last_record(
         self, request: messages.GetLastRecordRequest, context: Context

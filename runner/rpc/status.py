@@ -31,6 +31,8 @@ CODES: Final[tuple[tuple[type[errors.RunnerError], grpc.StatusCode, str], ...]] 
     (errors.JobNotFound, grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND"),
     (errors.RecordNotFound, grpc.StatusCode.NOT_FOUND, "RECORD_NOT_FOUND"),
     (errors.ArtifactNotFound, grpc.StatusCode.NOT_FOUND, "ARTIFACT_NOT_FOUND"),
+    (errors.JobNotEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED"),
+    (errors.NothingToRetry, grpc.StatusCode.FAILED_PRECONDITION, "NOTHING_TO_RETRY"),
     (errors.RequestIdReused, grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     (errors.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (errors.Draining, grpc.StatusCode.UNAVAILABLE, "DRAINING"),
@@ -75,6 +77,8 @@ def failure_of(error: errors.RunnerError) -> CallFailure:
             metadata = {"findings": str(len(findings))}
         case errors.NotFound():
             metadata = {error.kind: error.name}
+        case errors.JobNotEnded() | errors.NothingToRetry():
+            metadata = {"job_id": error.job_id}
         case errors.RequestIdReused():
             metadata = {"request_id": error.request_id, "job_id": error.job_id}
         case errors.QueueFull():

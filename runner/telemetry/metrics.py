@@ -205,7 +205,7 @@ class Metrics:
         event = recorded.event
         if isinstance(event, JobAccepted):
             self._accepted[self._queue(event.queue),].inc()
-        elif isinstance(event, JobStarted) and recorded.sequence == 2:  # noqa: PLR2004  the first start, see Timeline
+        elif isinstance(event, JobStarted) and event.lease_token == 1:  # the first claim
             claimable = max(job.created_at, job.not_before or 0)
             self._wait[self._queue(job.queue),].observe(_seconds(claimable, recorded.time))
         elif isinstance(event, AttemptStarted):

@@ -40,6 +40,7 @@ LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
     events.TaskTimedOut: (logging.WARNING, "task_timed_out"),
     events.TaskCancelled: (logging.INFO, "task_cancelled"),
     events.TaskSkipped: (logging.DEBUG, "task_skipped"),
+    events.TaskReused: (logging.DEBUG, "task_reused"),
 }
 
 #: Never logged as they are: what jobs are about belongs to their owners, and is large.

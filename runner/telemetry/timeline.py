@@ -25,6 +25,7 @@ from runner.core.events import (
     TaskCancelled,
     TaskEvent,
     TaskFailed,
+    TaskReused,
     TaskState,
     TaskTimedOut,
     Usage,
@@ -45,7 +46,10 @@ OUTCOMES: Final[dict[type[Event], str]] = {
 #: The attempt's end was never recorded: its job was given back or taken over.
 LOST: Final = "lost"
 
-_TASK_ENDS: Final = {kind: state for (_, kind), state in TASK_TRANSITIONS.items() if state.terminal}
+#: What was reused ended in another job, which counted it.
+_TASK_ENDS: Final = {
+    kind: state for (_, kind), state in TASK_TRANSITIONS.items() if state.terminal and kind is not TaskReused
+}
 _JOB_ENDS: Final = {kind: state for (_, kind), state in JOB_TRANSITIONS.items() if state.terminal}
 
 
@@ -177,8 +181,8 @@ class Timeline:
         yield RunStretch(run=found.run, ended=ended, state=None)
 
     def _begin(self, job: JobSummary, event: JobStarted, recorded: Recorded, traceparent: str) -> Iterator[Stretch]:
-        # Sequence 1 is JobAccepted, so the first run's JobStarted is 2; whatever comes later has a past.
-        resumed = recorded.sequence > 2  # noqa: PLR2004  explained above
+        # The fencing token counts the claims.
+        resumed = event.lease_token > 1
         began = recorded.time if resumed else job.created_at
         run = Run(job=job, lease_token=event.lease_token, resumed=resumed, began=began, traceparent=traceparent)
         self._open[job.id] = _OpenRun(run)

@@ -56,7 +56,7 @@ def job(number: int | None = None, *, rank: int = 0, body: bytes = b"sha", **sum
         plan=b"plan of %d" % number,
         inputs=b'{"n":1}',
         traceparent="00-trace",
-        frame=Frame(1, 1, terminal=False, data=b"accepted"),
+        frames=(Frame(1, 1, terminal=False, data=b"accepted"),),
     )
 
 

@@ -173,7 +173,7 @@ async def test_what_does_not_exist_is_told_by_kind(ledger: Ledger) -> None:
     with pytest.raises(JobNotFound):
         await ledger.job("nowhere")
     with pytest.raises(JobNotFound):
-        await ledger.plan("nowhere")
+        await ledger.body("nowhere")
     with pytest.raises(JobNotFound):
         await ledger.frames("nowhere", after=0, max_bytes=1)
     with pytest.raises(JobNotFound):

@@ -20,7 +20,7 @@ async def test_a_claim_carries_all_that_running_needs(ledger: Ledger) -> None:
     assert claim.summary.state is JobState.RUNNING
     assert claim.summary.started_at is None
     assert (claim.plan, claim.inputs, claim.traceparent) == (new.plan, new.inputs, new.traceparent)
-    assert claim.frames == (new.frame,)
+    assert claim.frames == new.frames
     assert claim.token == 1
     assert claim.cancel_reason is None
 
@@ -221,7 +221,7 @@ async def test_a_job_taken_before_its_time_is_held_again_when_it_comes_back(ledg
 
 async def test_a_claim_ends_with_the_job_whose_frames_fill_it(ledger: Ledger) -> None:
     await submitted(ledger, *(job(number, rank=number) for number in range(1, 6)))
-    size = len(job().frame.data)
+    size = len(job().frames[0].data)
     assert ids(await claimed(ledger, max_bytes=2 * size)) == ["job-000001", "job-000002"]
     assert ids(await claimed(ledger, max_bytes=2 * size + 1)) == ["job-000003", "job-000004", "job-000005"]
 
@@ -231,4 +231,4 @@ async def test_a_job_with_a_long_history_is_claimed_alone_but_claimed(ledger: Le
     (first, _) = await claimed(ledger)
     await ledger.append(append(first, 2, data=b"x" * 10_000))
     await ledger.append(release(first, 3))
-    assert [claim.size for claim in await claimed(ledger, max_bytes=10)] == [10_000 + len(job().frame.data) + 10]
+    assert [claim.size for claim in await claimed(ledger, max_bytes=10)] == [10_000 + len(job().frames[0].data) + 10]

@@ -6,12 +6,12 @@ import anyio
 import msgspec
 import pytest
 
-from runner.core.errors import JobNotFound, QueueFull, RequestIdReused
+from runner.core.errors import ArtifactNotFound, JobNotFound, QueueFull, RequestIdReused
 from runner.core.events import JobState
-from runner.core.job import Submitted
+from runner.core.job import Body, Frame, Inheritance, Submitted
 from runner.core.plan import Priority
 from runner.ports import Ledger
-from tests.ledgers.jobs import SECOND, T0, append, claimed, ending, ids, job, running, submitted
+from tests.ledgers.jobs import SECOND, T0, append, artifact, claimed, ending, ids, job, running, submitted
 
 
 async def test_an_accepted_job_is_told_as_it_was_submitted(ledger: Ledger) -> None:
@@ -27,8 +27,8 @@ async def test_an_accepted_job_is_told_as_it_was_submitted(ledger: Ledger) -> No
     (accepted,) = await submitted(ledger, new)
     assert accepted == new.summary
     assert await ledger.job(new.summary.id) == new.summary
-    assert await ledger.plan(new.summary.id) == new.plan
-    assert await ledger.frames(new.summary.id, after=0, max_bytes=100) == [new.frame]
+    assert await ledger.body(new.summary.id) == Body(new.descriptor, new.content_type, new.plan, new.inputs)
+    assert await ledger.frames(new.summary.id, after=0, max_bytes=100) == list(new.frames)
 
 
 async def test_repeating_a_submission_gives_the_job_as_it_is_now(ledger: Ledger) -> None:
@@ -155,3 +155,27 @@ async def test_the_longest_waiting_job_of_each_queue_is_known(ledger: Ledger) ->
     assert await ledger.oldest_queued() == {"a": T0 + 2, "b": T0 + 1}
     assert ids(await claimed(ledger))
     assert await ledger.oldest_queued() == {"b": T0 + 1}
+
+
+async def test_a_new_job_has_all_its_frames_and_the_artifacts_that_it_inherits(ledger: Ledger) -> None:
+    """They are copied in the commit that accepts it, and belong to both."""
+    earlier = await running(ledger)
+    await ledger.append(append(earlier, 2, artifacts=(artifact("a1", b"one"), artifact("a2", b"two"), artifact("a3"))))
+    await ledger.append(ending(earlier, 3))
+    frames = (Frame(1, 2, terminal=False, data=b"first"), Frame(3, 3, terminal=False, data=b"second"))
+    new = msgspec.structs.replace(
+        job(last_sequence=3), frames=frames, inherits=Inheritance(earlier.summary.id, ("a1", "a2"))
+    )
+    [accepted] = await submitted(ledger, new)
+    assert (await ledger.job(accepted.id)).last_sequence == 3
+    assert await ledger.frames(accepted.id, after=0, max_bytes=999) == list(frames)
+    assert [change.sequence for change in await ledger.changes(after=0, limit=99) if change.job.id == accepted.id] == [
+        2
+    ]
+    for job_id in (accepted.id, earlier.summary.id):
+        assert await ledger.artifact_bytes(job_id, "a2", offset=0, size=99) == b"two"
+    with pytest.raises(ArtifactNotFound):
+        await ledger.artifact(accepted.id, "a3")
+    [claim] = await claimed(ledger)
+    assert claim.frames == frames
+    await ledger.append(append(claim, 4))

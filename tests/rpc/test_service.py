@@ -417,3 +417,35 @@ async def test_health_tells_overall_and_for_the_service(daemon: Any) -> None:
             await daemon.server.set_serving(serving=True)
             assert (await stub.Check(asked)).status == health_pb2.HealthCheckResponse.SERVING
             await daemon.server.set_serving(serving=False)
+
+
+async def test_a_job_that_failed_is_retried_as_a_new_one(daemon: Any) -> None:
+    failing = alt({}, doing("fail", reason="BAD"))
+    job_id = (await daemon.stub.SubmitJob(request(failing, labels={"team": "blue"}))).job.job_id
+    assert (await names(daemon, job_id))[-1] == "job_partially_succeeded"
+    call = messages.RetryJobRequest(job_id=job_id, request_id="again")
+    made, again = await daemon.stub.RetryJob(call), await daemon.stub.RetryJob(call)
+    assert (made.replayed, again.replayed, again.job.job_id) == (False, True, made.job.job_id)
+    assert dict(made.job.labels) == {"team": "blue", "alt-runner/retry-of": job_id}
+    told = await names(daemon, made.job.job_id)
+    assert told[:2] == ["job_accepted", "task_reused"]
+    assert told.count("attempt_started") == 1
+    found = await daemon.stub.ListJobs(messages.ListJobsRequest(filter=f'labels.alt-runner/retry-of = "{job_id}"'))
+    assert [job.job_id for job in found.jobs] == [made.job.job_id]
+
+
+async def test_what_cannot_be_retried_says_why(daemon: Any) -> None:
+    job_id = (await daemon.stub.SubmitJob(request(alt(doing("hold"))))).job.job_id
+    error = await refused(daemon.stub.RetryJob(messages.RetryJobRequest(job_id=job_id)))
+    assert (error.code(), details(error)["ErrorInfo"].reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "JOB_NOT_ENDED",
+    )
+    done = (await daemon.stub.SubmitJob(request())).job.job_id
+    await names(daemon, done)
+    error = await refused(daemon.stub.RetryJob(messages.RetryJobRequest(job_id=done)))
+    assert details(error)["ErrorInfo"].reason == "NOTHING_TO_RETRY"
+    error = await refused(daemon.stub.RetryJob(messages.RetryJobRequest(job_id=done, request_id="x" * 129)))
+    assert details(error)["BadRequest"].field_violations[0].field == "request_id"
+    error = await refused(daemon.stub.RetryJob(messages.RetryJobRequest(job_id="nope")))
+    assert error.code() == grpc.StatusCode.NOT_FOUND

@@ -46,6 +46,7 @@ class JobEvent(_message.Message):
     TASK_TIMED_OUT_FIELD_NUMBER: _builtins.int
     TASK_CANCELLED_FIELD_NUMBER: _builtins.int
     TASK_SKIPPED_FIELD_NUMBER: _builtins.int
+    TASK_REUSED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Dense in its job: 1, 2, 3, …"""
     @_builtins.property
@@ -124,6 +125,10 @@ class JobEvent(_message.Message):
     def task_skipped(self) -> Global___TaskSkipped:
         """Terminal for the task."""
 
+    @_builtins.property
+    def task_reused(self) -> Global___TaskReused:
+        """Terminal for the task: it has the output that it had in the job that this one retries."""
+
     def __init__(
         self,
         *,
@@ -147,12 +152,13 @@ class JobEvent(_message.Message):
         task_timed_out: Global___TaskTimedOut | None = ...,
         task_cancelled: Global___TaskCancelled | None = ...,
         task_skipped: Global___TaskSkipped | None = ...,
+        task_reused: Global___TaskReused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -743,6 +749,46 @@ class TaskCancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskCancelled: _TypeAlias = TaskCancelled  # noqa: Y015
+
+@_typing.final
+class TaskReused(_message.Message):
+    """The task succeeded in the job that this one retries, and does not run again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_JSON_FIELD_NUMBER: _builtins.int
+    OUTPUT_ARTIFACT_ID_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    output_json: _builtins.bytes
+    """The output as JSON; empty where `output_artifact_id` is set."""
+    output_artifact_id: _builtins.str
+    """The artifact that holds the output as JSON, where it was too large to stand here."""
+    job_id: _builtins.str
+    """The job in which it ran."""
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Artifact]:
+        """What the task left behind; this job has them too, under the same ids."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        output_json: _builtins.bytes = ...,
+        output_artifact_id: _builtins.str = ...,
+        artifacts: _abc.Iterable[_job_pb2.Artifact] | None = ...,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "job_id", b"job_id", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskReused: _TypeAlias = TaskReused  # noqa: Y015
 
 @_typing.final
 class TaskSkipped(_message.Message):

@@ -70,6 +70,11 @@ class JobServiceStub:
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/altrunner.v1.JobService/RetryJob',
+                request_serializer=altrunner_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=altrunner_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
         self.GetLastRecord = channel.unary_stream(
                 '/altrunner.v1.JobService/GetLastRecord',
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.GetLastRecordRequest.SerializeToString,
@@ -136,6 +141,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryJob(self, request, context):
+        """Runs a job that has ended once more, as a new job: by default only what did not succeed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLastRecord(self, request, context):
         """The `.last` record of a job that has ended, in chunks.
         """
@@ -187,6 +199,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=altrunner_dot_v1_dot_job__service__pb2.RetryJobRequest.FromString,
+                    response_serializer=altrunner_dot_v1_dot_job__service__pb2.RetryJobResponse.SerializeToString,
             ),
             'GetLastRecord': grpc.unary_stream_rpc_method_handler(
                     servicer.GetLastRecord,
@@ -389,6 +406,33 @@ class JobService:
             '/altrunner.v1.JobService/CancelJob',
             altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/altrunner.v1.JobService/RetryJob',
+            altrunner_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+            altrunner_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

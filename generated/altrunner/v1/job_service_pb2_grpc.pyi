@@ -51,6 +51,8 @@ class JobServiceStub:
     """Jobs by filter, in pages."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
+    """Runs a job that has ended once more, as a new job: by default only what did not succeed."""
     GetLastRecord: _grpc.UnaryStreamMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]
     """The `.last` record of a job that has ended, in chunks."""
     ReadArtifact: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadArtifactRequest, _job_service_pb2.ReadArtifactResponse]
@@ -77,6 +79,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Jobs by filter, in pages."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
+    RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
+    """Runs a job that has ended once more, as a new job: by default only what did not succeed."""
     GetLastRecord: _aio.UnaryStreamMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]  # type: ignore[assignment]
     """The `.last` record of a job that has ended, in chunks."""
     ReadArtifact: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadArtifactRequest, _job_service_pb2.ReadArtifactResponse]  # type: ignore[assignment]
@@ -142,6 +146,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _job_service_pb2.RetryJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.RetryJobResponse, _abc.Awaitable[_job_service_pb2.RetryJobResponse]]:
+        """Runs a job that has ended once more, as a new job: by default only what did not succeed."""
 
     @_abc_1.abstractmethod
     def GetLastRecord(
