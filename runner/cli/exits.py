@@ -38,7 +38,7 @@ MEANINGS: Final = {
     Exit.UNREACHABLE: "no daemon answers, or it cannot work now",
     Exit.NOT_FOUND: "no such job, record or file",
     Exit.TRY_LATER: "the daemon is full; it says when to come back",
-    Exit.INTERRUPTED: "interrupted; jobs run on",
+    Exit.INTERRUPTED: "interrupted; jobs of a daemon run on, those of `run` are cancelled",
 }
 
 OF_STATE: Final = {

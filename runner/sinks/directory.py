@@ -22,6 +22,7 @@ import msgspec
 
 from runner.core.errors import SinkUnavailable
 from runner.core.job import OutboxEntry
+from runner.core.plan import Instant
 
 _INCOMING: Final = ".incoming"
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +38,12 @@ class DirectorySinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     path: str = "last"
 
 
+def record_path(root: Path, *, ended_at: Instant, execution_id: str) -> Path:
+    """Where under `root` the record of an execution is, or will be."""
+    day = datetime.fromtimestamp(ended_at // 1_000_000, UTC)
+    return root / f"{day:%Y}" / f"{day:%m}" / f"{day:%d}" / f"last_{execution_id}.json"
+
+
 class DirectorySink:
     """A Sink over a directory, which any number of daemons may share."""
 
@@ -47,8 +54,7 @@ class DirectorySink:
 
     def path_of(self, entry: OutboxEntry) -> Path:
         """Where the record is, or will be."""
-        day = datetime.fromtimestamp(entry.ended_at // 1_000_000, UTC)
-        return self._root / f"{day:%Y}" / f"{day:%m}" / f"{day:%d}" / f"last_{entry.execution_id}.json"
+        return record_path(self._root, ended_at=entry.ended_at, execution_id=entry.execution_id)
 
     async def deliver(self, entries: Sequence[OutboxEntry]) -> None:
         """Write all records and sync them to disk. A record that was delivered before is replaced by itself.

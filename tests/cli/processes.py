@@ -81,7 +81,7 @@ class CommandLine:
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     @contextmanager
-    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
         """A command that runs inside the context; killed at its end if it still does."""
         with subprocess.Popen(
             [*PROGRAM, *map(str, arguments)],
@@ -89,7 +89,7 @@ class CommandLine:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.directory,
-            env=self.environment(),
+            env=self.environment(env),
             # Whoever runs the tests may have SIGINT ignored, and children would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:

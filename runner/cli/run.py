@@ -1,0 +1,225 @@
+"""`alt-runner run`: descriptors run here and now, without a daemon."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from runner.cli import arguments, descriptors, options, output, serve, submission
+from runner.cli.exits import Exit, Unusable, worst
+from runner.core.errors import InvalidDescriptor
+
+if TYPE_CHECKING:
+    import anyio
+
+    from runner.cli.descriptors import Descriptor
+    from runner.cli.following import Followed
+    from runner.cli.view import JobView
+    from runner.client import Client
+    from runner.settings import Settings
+
+
+#: What was asked for, with times from `now` on, as `Client.submit` takes it.
+Asked: TypeAlias = Callable[..., dict[str, Any]]
+
+
+def run(
+    files: descriptors.Files,
+    *,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Let a simulated orchestrator answer all tasks for an AI.")
+    ] = False,
+    orchestrator: serve.Orchestrator = None,
+    records: serve.Records = None,
+    queue: submission.Queue = "",
+    priority: submission.Priority = None,
+    label: submission.Labels = None,
+    value: submission.Inputs = None,
+    inputs_file: submission.InputsFile = None,
+    deadline: submission.Deadline = "",
+    fail_fast: submission.FailFast = None,
+    settings: serve.SettingsFile = None,
+    profile: serve.ProfileName = None,
+    set_: serve.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run descriptors here and now, without a daemon.
+
+    Shows what happens as watch does, and writes a record of each job. If a file is wrong, none is run. Ctrl-C cancels
+    the jobs, a second one leaves at once. The exit code tells how the jobs ended, the worst of them.
+    """
+    if simulate and orchestrator is not None:
+        raise Unusable("--simulate answers in the place of any --orchestrator; give one of them")
+    asked = partial(
+        submission.request,
+        queue=queue,
+        priority=priority,
+        label=label,
+        value=value,
+        inputs_file=inputs_file,
+        deadline=deadline,
+        fail_fast=fail_fast,
+    )
+    asked(now=datetime.now(UTC))
+    given = {"records.directory": records, "orchestrator.endpoints.0.url": orchestrator}
+    flags = {name: value for name, value in given.items() if value is not None}
+    # What becomes of the jobs is shown; the log would tell it again.
+    overrides = {"log.level": "error", **flags, **arguments.pairs(set_ or (), option="--set")}
+    held = serve.loaded(settings, profile, overrides)
+    found = descriptors.read(files)
+    if refused := [
+        code for descriptor in found if (code := _refused(descriptor, held, as_json=as_json)) is not Exit.OK
+    ]:
+        raise typer.Exit(worst(refused))
+    _make_writable(held.record_directory)
+    here = _Run(held, as_json=as_json)
+    options.run(here.run(found, asked, simulate=simulate))
+    raise typer.Exit(here.tell())
+
+
+def _refused(descriptor: Descriptor, settings: Settings, *, as_json: bool) -> Exit:
+    """Tell what is wrong with a descriptor, if anything is."""
+    from runner.core.alt import decode
+
+    try:
+        decode(descriptor.content, content_type=descriptor.content_type, limits=settings.descriptors)
+    except InvalidDescriptor as error:
+        return submission.tell_refused(descriptor, error, as_json=as_json)
+    return Exit.OK
+
+
+def _make_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise Unusable(
+            f"cannot write records under `{directory}`: {error.strerror or error}; choose another --records"
+        ) from error
+
+
+class _Run:
+    """Jobs of this process, and what is known of them when it ends, however it does."""
+
+    def __init__(self, settings: Settings, *, as_json: bool) -> None:
+        from runner.cli import following
+
+        self._settings = settings
+        self._as_json = as_json
+        self._interrupted = False
+        #: The worst of all submissions.
+        self._code = Exit.OK
+        self._followed: Followed = following.Followed((), following.audience(as_json=as_json))
+        self._directory = ""
+        #: Where the record of each job that ended is once the daemon was drained.
+        self._records: dict[str, Path] = {}
+
+    async def run(self, found: Sequence[Descriptor], asked: Asked, *, simulate: bool) -> None:
+        """Run to the end, or until a signal has cancelled the jobs. Raises what `private_daemon` raises."""
+        import anyio
+
+        from runner.cli.private import private_daemon
+
+        interrupted = anyio.Event()
+        self._obey_signals(interrupted)
+        with tempfile.TemporaryDirectory(prefix="alt-runner-", ignore_cleanup_errors=True) as directory:
+            self._directory = directory
+            async with (
+                private_daemon(self._settings, Path(directory), simulate=simulate, leave=self._leave) as address,
+                options.connected(address, patience=options.WATCH_PATIENCE) as client,
+            ):
+                if not self._interrupted:
+                    await self._submit(client, found, asked)
+                    await self._follow(client, interrupted)
+                    await self._find_records(client)
+
+    def _obey_signals(self, interrupted: anyio.Event) -> None:
+        """The first cancels the jobs; a second ends the process, and leaves nothing but records behind either."""
+        import asyncio
+
+        def interrupt() -> None:
+            if self._interrupted:
+                output.console().show_cursor()
+                self._end(Exit.INTERRUPTED)
+            self._interrupted = True
+            interrupted.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, interrupt)
+
+    async def _submit(self, client: Client, found: Sequence[Descriptor], asked: Asked) -> None:
+        from runner.cli import following
+
+        # A deadline counts from here: the second that starting took is none of the job's.
+        request = asked(now=datetime.now(UTC))
+        jobs, self._code = await submission.submit_all(client, found, request, as_json=self._as_json)
+        self._followed = following.Followed(jobs, following.audience(as_json=self._as_json))
+
+    async def _follow(self, client: Client, interrupted: anyio.Event) -> None:
+        import anyio
+
+        async def cancel_when_interrupted() -> None:
+            await interrupted.wait()
+            output.notice("cancelling; once more leaves at once")
+            await self._cancel(client)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel_when_interrupted)
+            try:
+                await self._followed.follow(client)
+            except BrokenPipeError:
+                # Nobody reads on; the jobs are ended with a record all the same.
+                await self._cancel(client)
+                for view in self._followed.views:
+                    await client.result(view.id)
+                raise
+            group.cancel_scope.cancel()
+
+    async def _cancel(self, client: Client) -> None:
+        for view in self._followed.views:
+            if not view.state.terminal:
+                await client.cancel(view.id, reason="interrupted")
+
+    async def _find_records(self, client: Client) -> None:
+        from runner.core.record import parse
+        from runner.sinks.directory import record_path
+
+        root = self._settings.record_directory
+        for view in self._followed.views:
+            if view.ended_at is not None:
+                execution = parse(await client.record(view.id)).execution_id
+                self._records[view.id] = record_path(root, ended_at=view.ended_at, execution_id=execution)
+
+    def tell(self) -> Exit:
+        """How the jobs ended, and where their records are. Answers the exit code."""
+        from runner.cli import following
+
+        following.tell_ends(self._followed, self._showing, as_json=self._as_json)
+        codes = [self._code, self._followed.exit()]
+        for job, path in self._records.items():
+            if not path.exists():
+                output.notice(f"alt-runner: the record of job {job} could not be written to `{path}`")
+                codes.append(Exit.ERROR)
+            elif self._as_json:
+                output.json_line({"job_id": job, "record": str(path.absolute())})
+        return Exit.INTERRUPTED if self._interrupted else worst(codes)
+
+    def _showing(self, view: JobView) -> str:
+        return f"alt-runner last show {shlex.quote(str(self._records.get(view.id, view.id)))}"
+
+    def _leave(self) -> None:
+        self._end(self.tell())
+
+    def _end(self, code: Exit) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        os._exit(code)
