@@ -193,9 +193,11 @@ def _input(rest: str) -> Reference | Malformed:
 
 def _unquoted(text: str) -> str | None:
     try:
-        return str(json.loads(text))
-    except json.JSONDecodeError:
+        name = str(json.loads(text))
+        name.encode()  # refuses half of a surrogate pair, which no message about it could hold
+    except (json.JSONDecodeError, UnicodeEncodeError):
         return None
+    return name
 
 
 def _with_path(root: Root, name: str, after: str) -> Reference | Malformed:

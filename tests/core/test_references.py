@@ -116,6 +116,8 @@ def test_what_a_reference_brings_is_not_resolved_again() -> None:
         ("${tasks.a.outputs}", "BAD_REFERENCE"),
         ('${tasks."a.output}', "BAD_REFERENCE"),
         ('${tasks."\\x".output}', "BAD_REFERENCE"),
+        ('${tasks."\\ud800".output}', "BAD_REFERENCE"),
+        ('${inputs."\\ud800"}', "BAD_REFERENCE"),
         ("${tasks.a.output.}", "BAD_REFERENCE"),
         ("${tasks.a.output.[}", "BAD_REFERENCE"),
         ("${tasks.a.output.lenght(@)}", "BAD_REFERENCE"),

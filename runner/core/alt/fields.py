@@ -14,13 +14,15 @@ import msgspec
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Instant
 
-_TIME = re.compile(
+TIME = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)"
     r"(?:(?:[Tt]|[ \t]+)(\d\d?):(\d\d):(\d\d)(?:\.(\d+))?(?:[ \t]*(?:([Zz])|([+-])(\d\d?)(?::?(\d\d))?))?)?",
     re.ASCII,
 )
 #: As nearly all write it.
 _PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+#: Characters of a time that a suggestion repeats: the digits and the space inside of one have no end.
+_LONGEST_TIME = 60
 #: Stands for an item that was reported; no text of a descriptor holds a NUL.
 UNREADABLE = "\0"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -246,14 +248,15 @@ def instant(value: Any, spot: Spot, key: str) -> Instant | None:
     if _PLAIN_TIME.fullmatch(value):
         with suppress(ValueError):  # a leap second, or no such time; looked at more closely below
             return (dt.datetime.fromisoformat(value) - _EPOCH) // _MICROSECOND
-    match = _TIME.fullmatch(value.strip())
+    match = TIME.fullmatch(value.strip())
     parsed = _instant(match) if match else None
     if match is None or parsed is None:
         spot.wrong("BAD_TIME", key, f"`{shown(value)}` is no RFC 3339 time; write it as 2025-04-26T19:32:00Z.")
         return None
     if not match[8] and not match[9]:
         message = f"`{shown(value)}` has no time zone and is taken as UTC."
-        spot.report.warn("NO_TIME_ZONE", (*spot.path, key), message, suggestion=f"{value.strip()}Z" if match[4] else "")
+        meant = f"{value.strip()}Z" if match[4] and len(value) <= _LONGEST_TIME else ""
+        spot.report.warn("NO_TIME_ZONE", (*spot.path, key), message, suggestion=meant)
     return parsed
 
 

@@ -153,12 +153,12 @@ def _finding(problem: Problem, places: Mapping[Path, tuple[Position, Position]])
 
 
 def written(path: Path) -> str:
-    """The path as people write it: `tasks[3].parameters["content-type"]`."""
+    """The path as people write it: `tasks[3].parameters["a key"]`; a long key is cut, as it comes with each finding."""
     out = ""
     for step in path:
         if isinstance(step, int):
             out += f"[{step}]"
-        elif _PLAIN_KEY.fullmatch(step):
+        elif len(step) <= _LONGEST_SHOWN and _PLAIN_KEY.fullmatch(step):
             out += f".{step}" if out else step
         else:
             out += f"[{json.dumps(shown(step), ensure_ascii=False)}]"

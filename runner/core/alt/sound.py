@@ -58,7 +58,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     priority: _Priority | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
-    expected_completion_time: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
+    #: As a float it would hide that it was an integer beyond 64 bits.
+    expected_completion_time: Annotated[float, Meta(ge=0, lt=2**64)] | UnsetType = UNSET
     fail_fast: bool | UnsetType = UNSET
 
 

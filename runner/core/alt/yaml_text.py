@@ -7,6 +7,7 @@ So a text that PyYAML saw no need to quote comes back as that text. Merge keys (
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -68,7 +69,7 @@ def read_yaml(data: bytes, report: Report) -> Source:
         node = _Composer(text, report).document()
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        position = (mark.line + 1, mark.column + 1) if mark else NOWHERE
+        position = position_at(text, min(mark.index, len(text))) if mark else NOWHERE
         sentence = ", ".join(part for part in (e.context, e.problem) if part)
         raise report.fatal("SYNTAX", f"Not valid YAML: {sentence}.", position=position) from None
     except yaml.reader.ReaderError as e:
@@ -93,6 +94,9 @@ class _Composer:
         #: The stubs know neither anchors nor that marks are always there.
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
         self._report = report
+        # The parser's own lines end at U+0085 and U+2028 as well, and its last one lies behind the text.
+        self._line_ends = [match.start() for match in re.finditer("\n", text)]
+        self._length = len(text)
         #: None while the value is not complete: an alias to it would be endless.
         self._anchors: dict[str, _Node | None] = {}
         self._aliases = 0
@@ -114,7 +118,7 @@ class _Composer:
         after = next(self._events)
         if not isinstance(after, StreamEndEvent):
             message = "There is a second document in the file; a descriptor is one."
-            raise self._report.fatal("SYNTAX", message, position=_position(after))
+            raise self._report.fatal("SYNTAX", message, position=self._position(after))
         return node
 
     def _node(self, event: Any, path: Path) -> _Node:
@@ -142,7 +146,7 @@ class _Composer:
             raise self._fatal("RECURSIVE_ALIAS", f"`*{shown(name)}` stands inside of what it names.", path, event)
         self._grown += node.size
         self._check_size(self._grown, path, event)
-        return node._replace(place=_Place(_position(event), node.place.parts))
+        return node._replace(place=_Place(self._position(event), node.place.parts))
 
     def _container(self, event: Any, path: Path) -> _Node:
         if len(path) >= self._report.depth:
@@ -170,7 +174,7 @@ class _Composer:
             parts[len(values)] = (node.place.position, node.place)
             values.append(node.value)
             size += node.size
-        return _Node(values, _Place(_position(start), parts), size)
+        return _Node(values, _Place(self._position(start), parts), size)
 
     def _mapping(self, start: Any, path: Path) -> _Node:
         values: dict[str, Any] = {}
@@ -188,17 +192,17 @@ class _Composer:
             if is_merge:
                 merged.extend(self._merged(node, path))
             elif not isinstance(name, str):
-                bad_key(name, path, self._report, position=_position(event))
+                bad_key(name, path, self._report, position=self._position(event))
             elif name in values:
                 message = f"The key `{shown(name)}` stands twice in its mapping."
-                self._report.error("DUPLICATE_KEY", (*path, name), message, position=_position(event))
+                self._report.error("DUPLICATE_KEY", (*path, name), message, position=self._position(event))
             else:
                 values[name] = node.value
-                parts[name] = (_position(event), node.place)
+                parts[name] = (self._position(event), node.place)
         for base in merged:
             values = {**base.value, **values}
             parts = {**base.place.parts, **parts}
-        return _Node(values, _Place(_position(start), parts), size)
+        return _Node(values, _Place(self._position(start), parts), size)
 
     def _merged(self, node: _Node, path: Path) -> Sequence[_Node]:
         """What `<<` names: mappings, the first of which wins."""
@@ -220,18 +224,19 @@ class _Composer:
             value = _plain(text)
         elif tag not in _TEXT_TAGS and tag is not None:
             self._bad_tag(event, path)
-        return _Node(value, _Place(_position(event)), len(text) + 1)
+        return _Node(value, _Place(self._position(event)), len(text) + 1)
 
     def _bad_tag(self, event: Any, path: Path) -> None:
         message = f"The tag `{shown(event.tag)}` is not supported; a descriptor holds JSON values only."
-        self._report.error("UNSUPPORTED_TAG", path, message, position=_position(event))
+        self._report.error("UNSUPPORTED_TAG", path, message, position=self._position(event))
+
+    def _position(self, event: Any) -> Position:
+        index = min(event.start_mark.index, self._length)
+        line = bisect.bisect_left(self._line_ends, index)
+        return line + 1, index - (self._line_ends[line - 1] if line else -1)
 
     def _fatal(self, reason: str, message: str, path: Path, event: Any) -> Unreadable:
-        return self._report.fatal(reason, message, path=path, position=_position(event))
-
-
-def _position(event: Any) -> Position:
-    return event.start_mark.line + 1, event.start_mark.column + 1
+        return self._report.fatal(reason, message, path=path, position=self._position(event))
 
 
 def _plain(text: str) -> Any:

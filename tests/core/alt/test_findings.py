@@ -191,6 +191,14 @@ def test_what_lists_repeat_is_short(raw: dict[str, Any], path: str) -> None:
     assert decode(as_json(raw), limits=DescriptorLimits(max_title=1002))
 
 
+def test_what_a_finding_repeats_of_the_file_is_short() -> None:
+    """A hundred findings under one long key would otherwise be an answer a hundred times as long as the file."""
+    (finding,) = refused(tasks_file(metadata={"k" * 50_000: "\0"}))
+    assert finding.path == f'metadata["{"k" * 60}…"]'
+    decoded = decode(as_json(tasks_file(created_at=f"2025-04-26{' ' * 50_000}19:32:00")))
+    assert [len(str(warning)) < 300 for warning in decoded.warnings] == [True]
+
+
 def test_messages_quote_hostile_text_short_and_printable() -> None:
     (finding,) = refused(tasks_file(task("a", "x\n\x1b[31m" + "y" * 10_000)), limits=DescriptorLimits(max_id=20_000))
     assert "\n" not in finding.message

@@ -132,6 +132,22 @@ def test_what_cannot_be_read_is_refused_with_its_place(
     assert (finding.reason, (finding.line, finding.column)) == (reason, place)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: {b: c", (1, 9)),
+        ("%YAML 1.2\n#", (2, 2)),
+        ("k: 'a\x85b\u2028c\u2029d\r e'\nmode: choas\ntasks: [{id: a, description: b}]", (2, 7)),
+        ("a: b\r\nmode: choas\r\ntasks: [{id: a, description: b}]", (2, 7)),
+    ],
+)
+def test_a_place_in_yaml_is_one_of_the_text_as_editors_count_lines(text: str, place: tuple[int, int]) -> None:
+    """The parser also counts lines that end at U+0085 and U+2028, and one behind the text."""
+    found = refused(text.encode(), "application/yaml")
+    assert place in {(finding.line, finding.column) for finding in found}
+    assert all(finding.line <= place[0] + 1 for finding in found)
+
+
 def around(value: bytes) -> bytes:
     return as_json(tasks_file(metadata={"x": "HERE"})).replace(b'"HERE"', value)
 

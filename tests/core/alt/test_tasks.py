@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -226,6 +227,13 @@ def test_what_is_read_in_one_stroke_is_what_the_table_reads() -> None:
     quick = decode(as_json(tasks_file(task("a"), full))).plan
     slow = decode(as_json(tasks_file(task("a"), full, task("c", colour="red")))).plan
     assert slow.tasks[:2] == quick.tasks
+
+
+@pytest.mark.parametrize("writer", [as_json, lambda raw: b"\xef\xbb\xbf" + as_json(raw)], ids=["quick", "by the table"])
+def test_integers_end_at_64_bits_in_fields_that_are_numbers_too(writer: Callable[[Any], bytes]) -> None:
+    assert decode(writer(tasks_file(expected_completion_time=2**64 - 1))).plan.expected_seconds == float(2**64)
+    assert decode(writer(tasks_file(expected_completion_time=1e30))).plan.expected_seconds == 1e30
+    assert reasons(writer(tasks_file(expected_completion_time=2**64))) == ["NUMBER_OUT_OF_RANGE"]
 
 
 def test_fail_fast_and_weight_are_read() -> None:
