@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.core.alt import decode
-from runner.core.errors import InvalidDescriptor
-from runner.core.findings import Finding
+from scripts.fuzzing.checks import Case, check
+from scripts.fuzzing.inputs import case
 from tests.core.alt.descriptors import as_json, as_msgpack, as_toml, as_yaml, segments_file, task, tasks_file
 
 CONTENT_TYPES = ["", "application/json", "application/yaml", "application/toml", "application/msgpack"]
@@ -48,17 +48,11 @@ ANYTHING = st.recursive(
 )
 
 
-def attempted(data: bytes, content_type: str = "") -> None:
-    """Decode; the only other way out is findings that can be told."""
-    try:
-        told: tuple[Finding, ...] = decode(data, content_type=content_type).warnings
-    except InvalidDescriptor as e:
-        told = e.findings + e.warnings
-        told = told if e.findings else (*told, Finding("", "", ""))
-    for finding in told:
-        assert finding.message
-        assert finding.reason.replace("_", "").isupper()
-        assert str(finding)
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32), number=st.integers(0, 2**32))
+def test_a_hostile_input_breaks_no_promise(seed: int, number: int) -> None:
+    """A few hundred of the inputs of `scripts/fuzz`, which tries them by the million."""
+    check(case(seed, number))
 
 
 @settings(max_examples=300, deadline=None)
@@ -66,13 +60,13 @@ def attempted(data: bytes, content_type: str = "") -> None:
 @example(data=b"\xde\x00\x01\x01", content_type="")
 @example(data=b"%YAML 9.9\n---\n", content_type="")
 def test_any_bytes_become_a_plan_or_findings(data: bytes, content_type: str) -> None:
-    attempted(data, content_type)
+    check(Case(data, content_type))
 
 
 @settings(max_examples=120, deadline=None)
 @given(text=st.text("{}[]\"':,-&*!#|> \n\tab01.=\\u$", max_size=60), content_type=st.sampled_from(CONTENT_TYPES))
 def test_any_punctuation_becomes_a_plan_or_findings(text: str, content_type: str) -> None:
-    attempted(text.encode(), content_type)
+    check(Case(text.encode(), content_type))
 
 
 @settings(max_examples=120, deadline=None)
@@ -82,8 +76,8 @@ def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any
         name = "tasks" if base is tasks_file else "segments"
         for raw in (base(**fields), base(**{name: [inner, {"id": "a", "parameters": inner, "dependencies": inner}]})):
             text = json.dumps(raw).encode()
-            attempted(text, "application/json")
-            attempted(text, "application/yaml")
+            check(Case(text, "application/json"))
+            check(Case(text, "application/yaml"))
 
 
 @settings(max_examples=120, deadline=None)
@@ -94,7 +88,7 @@ def test_a_damaged_descriptor_becomes_a_plan_or_findings(data: st.DataObject) ->
     written = write(raw)
     start = data.draw(st.integers(0, len(written)))
     cut = data.draw(st.integers(0, 4))
-    attempted(written[:start] + data.draw(st.binary(max_size=3)) + written[start + cut :])
+    check(Case(written[:start] + data.draw(st.binary(max_size=3)) + written[start + cut :]))
 
 
 @st.composite
