@@ -23,6 +23,7 @@ from runner.cli import (
     output,
     retry,
     run,
+    schema,
     serve,
     simulate,
     submit,
@@ -90,6 +91,7 @@ def application() -> typer.Typer:
     of_jobs("validate")(validate.validate)
     of_jobs("convert")(convert.convert)
     of_jobs("graph")(graph.graph)
+    of_jobs("schema")(schema.schema)
     of_operation = functools.partial(app.command, rich_help_panel="Operation")
     of_operation("serve")(serve.serve)
     of_operation("doctor")(doctor.doctor)

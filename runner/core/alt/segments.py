@@ -40,11 +40,11 @@ from runner.core.references import is_reference
 
 LIST = "segments"
 SUPPORTED = "1.0"
-_VERSION = re.compile(r"1\.0")
+VERSION = re.compile(r"1\.0")
 #: Control flow: what it says cannot be checked, let alone run, by the rules of 1.0.
 _CONTROL_FLOW = re.compile(r"2(\.[0-9]+)*", re.ASCII)
 
-_TYPES: dict[str, tuple[type, ...]] = {
+TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "number": (int, float),
     "boolean": (bool,),
@@ -86,7 +86,7 @@ PARAMETER = Table(
     {
         "name": Field("name", filled_text, required=True),
         "value": Field("value", as_it_is),
-        "type": Field("type", Word({name: name for name in _TYPES}, "UNKNOWN_TYPE")),
+        "type": Field("type", Word({name: name for name in TYPES}, "UNKNOWN_TYPE")),
         "required": Field("required", boolean),
         "description": Field("description", text),
     }
@@ -103,7 +103,7 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
         message = f"Version `{shown(version)}` of dialect `{LIST}` is not supported; supported is {SUPPORTED}."
         raise report.fatal("UNSUPPORTED_VERSION", message, path=("version",))
     known, unknown = FILE.read(raw, Spot((), report))
-    check_version(known.get("version"), _VERSION, LIST, SUPPORTED, report)
+    check_version(known.get("version"), VERSION, LIST, SUPPORTED, report)
     settle_priority(known, report)
     _check_chaos(raw, known, report)
     listed = rows(raw, LIST, report) if known.pop("_rows", None) is not None else None
@@ -198,6 +198,6 @@ def _check_value(parameter: dict[str, Any], segment: str, spot: Spot) -> None:
             spot.wrong("MISSING_VALUE", "value", f"The {name} is required and has no value.")
         return
     # What a reference becomes is known when it runs; booleans are numbers to Python only.
-    if told is None or is_reference(value) or (type(value) in _TYPES[told]):
+    if told is None or is_reference(value) or (type(value) in TYPES[told]):
         return
     spot.wrong("BAD_VALUE", "value", f"The {name} must be of type {told}, not {kind_of(value)}.")

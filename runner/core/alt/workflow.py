@@ -42,7 +42,7 @@ from runner.core.plan import Plan, TaskPlan
 LIST: Final = "nodes"
 EDGES: Final = "edges"
 SUPPORTED: Final = "1.x"
-_VERSION: Final = re.compile(r"1(\.[0-9]+){0,2}", re.ASCII)
+VERSION: Final = re.compile(r"1(\.[0-9]+){0,2}", re.ASCII)
 #: Seconds; a day is the longest that anyone waits before another try.
 _LONGEST_WAIT: Final = 86_400
 
@@ -117,7 +117,7 @@ _Incoming = dict[str, list[_Edge]]
 def read(raw: dict[str, Any], report: Report) -> Draft | None:
     """The plan as it is written; None if there is no list of nodes to read."""
     known, unknown = FILE.read(raw, Spot((), report))
-    check_version(known.get("version"), _VERSION, "workflow", SUPPORTED, report)
+    check_version(known.get("version"), VERSION, "workflow", SUPPORTED, report)
     settle_priority(known, report)
     listed = rows(raw, LIST, report) if known.pop("_rows", None) is not None else None
     edges = known.pop("_edges", [])
