@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import hashlib
 import mimetypes
@@ -184,10 +183,10 @@ def _content(parameters: FileParameters) -> bytes:
         if isinstance(content, str) and parameters.encoding is Encoding.UTF_8:
             return content.encode()
         return msgspec.json.encode(content)
-    except binascii.Error as error:
-        raise invalid("content", "is no base64") from error
     except UnicodeError as error:
         raise invalid("content", "holds half of a surrogate pair") from error
+    except ValueError as error:
+        raise invalid("content", "is no base64") from error
 
 
 def _write(directory: WorkDirectory, path: Parts, asked: FileParameters, content: bytes) -> Outcome:
