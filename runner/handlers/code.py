@@ -22,8 +22,9 @@ class CodeParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     language: str
     code: str
-    #: Any JSON value. It stands in the file `inputs.json`.
+    #: Any JSON value. It stands in the file `inputs.json`. `input` is what a workflow's node is given.
     inputs: Any = msgspec.UNSET
+    input: Any = msgspec.UNSET
     #: Standard input: a text as it is, any other value as JSON.
     stdin: Any = msgspec.UNSET
     #: Seconds.
@@ -64,8 +65,9 @@ class RunCode:
     def _program(self, parameters: CodeParameters) -> Program:
         command = self._command(parameters.language)
         files = {}
-        if parameters.inputs is not msgspec.UNSET:
-            files["inputs.json"] = msgspec.json.encode(parameters.inputs).decode()
+        inputs = parameters.input if parameters.inputs is msgspec.UNSET else parameters.inputs
+        if inputs is not msgspec.UNSET:
+            files["inputs.json"] = msgspec.json.encode(inputs).decode()
         stdin = "" if parameters.stdin is msgspec.UNSET else _text(parameters.stdin)
         named = [index for index, word in enumerate(command) if word.startswith(_CODE)]
         for index in named:

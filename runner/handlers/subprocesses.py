@@ -30,7 +30,7 @@ Timeout = Annotated[float, msgspec.Meta(gt=0)]
 
 _SUPERVISOR: Final = str(Path(__file__).with_name("supervisor.py"))
 #: Seconds for the supervisor to end after its program must have ended, and then for the pipes to be empty.
-_ENDING: Final = 5.0
+_ENDING: Final = 3.0
 _EMPTYING: Final = 1.0
 _CHUNK: Final = 64 * 1024
 #: Characters of standard error that stand in a message; bytes that are kept for it.
@@ -41,7 +41,8 @@ _PASSING: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENF
 #: What programs say when they meet a limit, and which one it is.
 _SIGNS: Final = (
     ("max_memory_bytes", ("MemoryError", "annot allocate memory", "bad_alloc", "out of memory", "Out of memory")),
-    ("max_file_bytes", ("File too large",)),
+    ("max_file_bytes", ("File too large", "File size limit exceeded")),
+    ("max_cpu_seconds", ("CPU time limit exceeded",)),
     ("max_open_files", ("Too many open files",)),
     ("max_user_processes", ("Resource temporarily unavailable", "can't start new thread")),
 )
