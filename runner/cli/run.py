@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from runner.cli.descriptors import Descriptor
     from runner.cli.following import Followed
+    from runner.cli.keeping import Kept
     from runner.cli.view import JobView
     from runner.client import Client
     from runner.settings import Settings
@@ -121,8 +122,9 @@ class _Run:
         self._code = Exit.OK
         self._followed: Followed = following.Followed((), following.audience(as_json=as_json))
         self._directory = ""
-        #: Where the record of each job that ended is once the daemon was drained.
-        self._records: dict[str, Path] = {}
+        self._kept: dict[str, Kept] = {}
+        #: What could not be kept, as sentences.
+        self._lost: list[str] = []
 
     async def run(self, found: Sequence[Descriptor], asked: Asked, *, simulate: bool) -> None:
         """Run to the end, or until a signal has cancelled the jobs. Raises what `private_daemon` raises."""
@@ -141,7 +143,7 @@ class _Run:
                 if not self._interrupted:
                     await self._submit(client, found, asked)
                     await self._follow(client, interrupted)
-                    await self._find_records(client)
+                    await self._keep(client)
 
     def _obey_signals(self, interrupted: anyio.Event) -> None:
         """The first cancels the jobs; a second ends the process, and leaves nothing but records behind either."""
@@ -190,32 +192,38 @@ class _Run:
             if not view.state.terminal:
                 await client.cancel(view.id, reason="interrupted")
 
-    async def _find_records(self, client: Client) -> None:
-        from runner.core.record import parse
-        from runner.sinks.directory import record_path
+    async def _keep(self, client: Client) -> None:
+        from runner.cli.keeping import keep
 
         root = self._settings.record_directory
         for view in self._followed.views:
             if view.ended_at is not None:
-                execution = parse(await client.record(view.id)).execution_id
-                self._records[view.id] = record_path(root, ended_at=view.ended_at, execution_id=execution)
+                try:
+                    self._kept[view.id] = await keep(client, view.id, root, ended_at=view.ended_at)
+                except OSError as error:
+                    self._lost.append(f"the artifacts of job {view.id} could not be written under `{root}`: {error}")
 
     def tell(self) -> Exit:
         """How the jobs ended, and where their records are. Answers the exit code."""
         from runner.cli import following
 
         following.tell_ends(self._followed, self._showing, as_json=self._as_json)
-        codes = [self._code, self._followed.exit()]
-        for job, path in self._records.items():
-            if not path.exists():
-                output.notice(f"alt-runner: the record of job {job} could not be written to `{path}`")
-                codes.append(Exit.ERROR)
+        for job, kept in self._kept.items():
+            if not kept.record.exists():
+                self._lost.append(f"the record of job {job} could not be written to `{kept.record}`")
             elif self._as_json:
-                output.json_line({"job_id": job, "record": str(path.absolute())})
-        return Exit.INTERRUPTED if self._interrupted else worst(codes)
+                artifacts = [str(path.absolute()) for path in kept.artifacts]
+                output.json_line({"job_id": job, "record": str(kept.record.absolute()), "artifacts": artifacts})
+            elif kept.artifacts:
+                output.notice(f"  artifacts of {job}: {kept.artifacts[0].parent}")
+        for sentence in self._lost:
+            output.notice(f"alt-runner: {sentence}")
+        code = worst([self._code, self._followed.exit(), Exit.ERROR if self._lost else Exit.OK])
+        return Exit.INTERRUPTED if self._interrupted else code
 
     def _showing(self, view: JobView) -> str:
-        return f"alt-runner last show {shlex.quote(str(self._records.get(view.id, view.id)))}"
+        kept = self._kept.get(view.id)
+        return f"alt-runner last show {shlex.quote(str(kept.record))}" if kept else "it could not be kept"
 
     def _leave(self) -> None:
         self._end(self.tell())

@@ -171,6 +171,23 @@ def test_inputs_and_fail_fast_reach_the_job(place: Place, descriptor: Write) -> 
     assert "b: cancelled" in done.out
 
 
+def test_artifacts_are_kept_where_the_record_says(place: Place, descriptor: Write) -> None:
+    """They are the ledger's, which ends with the run."""
+    shaped = {"task_type": "data_processing", "input": "${inputs.text}", "expression": "@"}
+    text = "long " * 1000
+    small = ("--set", "engine.inline_output_bytes=100", "--input", f"text={text}")
+    done = place(descriptor(a=shaped), *small, "--records", "kept", "--json")
+    assert done.code == 0
+    [artifact] = place.records()[0]["artifacts"]
+    told = done.lines[-1]["artifacts"]
+    assert told == [str(place.command.directory / "kept" / artifact["path"])]
+    assert json.loads(Path(told[0]).read_bytes()) == text
+    assert f"kept/jobs/{done.lines[-1]['job_id']}/artifacts" in told[0]
+    assert re.search(
+        r"artifacts of \S+: kept/jobs/", place(place.command.directory / "job.alt", *small, "--records", "kept").err
+    )
+
+
 def _settings(place: Place) -> Path:
     """A file as `serve` takes it; what it says of ports, data and ledger is not for a run."""
     file = place.command.directory / "settings.toml"
