@@ -20,10 +20,13 @@ _CODE: Final = "{code}"
 class CodeParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What to run."""
 
+    #: One that `code_executor.languages` names.
     language: str
+    #: The text of the program.
     code: str
-    #: Any JSON value. It stands in the file `inputs.json`. `input` is what a workflow's node is given.
+    #: Any JSON value. It stands in the file `inputs.json`.
     inputs: Any = msgspec.UNSET
+    #: The same, under the name by which a workflow's node is given it.
     input: Any = msgspec.UNSET
     #: Standard input: a text as it is, any other value as JSON.
     stdin: Any = msgspec.UNSET
@@ -37,6 +40,8 @@ class RunCode:
     The result is the last line of standard output, if it is JSON. A line that is not whole, because output was
     dropped, is none.
     """
+
+    parameters: Final = CodeParameters
 
     def __init__(self, settings: CodeExecutorSettings, observer: Observer | None = None) -> None:
         self._settings = settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -37,6 +37,8 @@ class CommandParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunCommand:
     """A Handler; its output is the program's: `exit_code`, `stdout`, `stderr`, `truncated`."""
+
+    parameters: Final = CommandParameters
 
     def __init__(self, settings: SystemCommandSettings, observer: Observer | None = None) -> None:
         self._settings = settings

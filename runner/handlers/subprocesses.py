@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,6 +34,8 @@ _SUPERVISOR: Final = str(Path(__file__).with_name("supervisor.py"))
 _ENDING: Final = 3.0
 _EMPTYING: Final = 1.0
 _CHUNK: Final = 64 * 1024
+#: Bytes that output which is cut off may lose more for its last word to be whole.
+_LONGEST_WORD: Final = 16 * 1024
 #: Characters of standard error that stand in a message; bytes that are kept for it.
 _TOLD: Final = 500
 _TAIL: Final = 4 * _TOLD
@@ -98,8 +101,32 @@ class _Kept:
                 self.tail = (self.tail + piece)[-_TAIL:]
         emptied.set()
 
+    @property
+    def truncated(self) -> bool:
+        return self.size > len(self.head)
+
+    def text(self) -> str:
+        """The beginning, up to the end of a word: half a secret would not be known as one, and not be taken out."""
+        end = len(self.head)
+        if self.truncated and (half := re.compile(rb"\s\S*\Z").search(self.head, max(0, end - _LONGEST_WORD))):
+            end = half.start() + 1
+        return self.head[:end].decode(errors="replace")
+
     def last_words(self) -> str:
-        return " ".join(self.tail.decode(errors="replace").split())[-_TOLD:]
+        """The last lines on one, whole ones for the same reason; of a long one, whole words."""
+        lines = self.tail.decode(errors="replace").splitlines()
+        if self.size > len(self.tail) and len(lines) > 1:
+            lines = lines[1:]
+        words: list[str] = []
+        room = _TOLD
+        for line in reversed(lines):
+            room -= len(line) + 1
+            if room < 0:
+                break
+            words = [*line.split(), *words]
+        if lines and not words:
+            words = ["…", *lines[-1][-_TOLD:].partition(" ")[2].split()]
+        return " ".join(words)
 
 
 class _Supervisor(NamedTuple):
@@ -151,9 +178,9 @@ class Subprocesses:
             raise self._failed(name, status, stderr.last_words())
         return Ran(
             exit_code=status,
-            stdout=stdout.head.decode(errors="replace"),
-            stderr=stderr.head.decode(errors="replace"),
-            truncated=stdout.size > len(stdout.head) or stderr.size > len(stderr.head),
+            stdout=stdout.text(),
+            stderr=stderr.text(),
+            truncated=stdout.truncated or stderr.truncated,
             stdout_bytes=stdout.size,
             stderr_bytes=stderr.size,
         )

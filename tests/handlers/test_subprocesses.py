@@ -161,6 +161,13 @@ async def test_a_flood_is_read_and_dropped_and_told(rooms: Path) -> None:
     assert ran.truncated
 
 
+async def test_output_is_cut_off_between_words(rooms: Path) -> None:
+    """Half a secret would not be known as one, and would not be taken out."""
+    ran = await sh("echo one two three; printf 'a long-secret' >&2", rooms=rooms, max_output_bytes=10)
+    assert (ran.stdout, ran.stderr) == ("one two ", "a ")
+    assert ran.truncated
+
+
 async def test_a_flood_without_end_ends_with_its_time(rooms: Path) -> None:
     with pytest.raises(AttemptError, match=r"more than 0\.5 s"):
         await sh("yes", rooms=rooms, timeout=0.5, max_output_bytes=1000)
@@ -334,6 +341,19 @@ async def test_the_last_words_of_a_long_lament_are_told(rooms: Path) -> None:
     assert error.message.startswith("`/bin/sh` exited with 7; it said last: ")
     assert error.message.endswith("sorry bye")
     assert len(error.message) < 600
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("f'{300 * chr(97)}\\n{300 * chr(98)}\\nend\\n'", "b" * 300 + " end"),
+        ("300 * 'ab cd-' + 'end'", "… " + 82 * "cd-ab " + "cd-end"),
+        ("9000 * 'x'", "…"),
+    ],
+)
+async def test_the_last_words_are_whole(said: str, told: str, rooms: Path) -> None:
+    error = await failure(sys.executable, "-I", "-c", f"import sys; sys.stderr.write({said}); sys.exit(1)", rooms=rooms)
+    assert error.message.partition("; it said last: ")[2] == told
 
 
 @pytest.mark.parametrize(
