@@ -104,6 +104,10 @@ class Handler(Protocol):
     A handler that has a method `bulkhead(task: TaskPlan) -> Bulkhead | None` is asked where a task goes when its job is
     taken up, references in its parameters not resolved yet. The task starts when there is room; until then it takes no
     slot, its time does not run, and nothing is recorded.
+
+    A handler that has an attribute `parameters` that is a msgspec struct declares by it which parameters it takes;
+    `alt-runner handlers` documents them: types, defaults, and the `msgspec.Meta(description=…)` or the `#:` comment
+    of each field.
     """
 
     async def run(self, attempt: Attempt) -> Outcome:

@@ -17,6 +17,7 @@ from runner.cli import (
     doctor,
     exits,
     graph,
+    handlers,
     jobs,
     last,
     options,
@@ -92,6 +93,7 @@ def application() -> typer.Typer:
     of_jobs("convert")(convert.convert)
     of_jobs("graph")(graph.graph)
     of_jobs("schema")(schema.schema)
+    of_jobs("handlers")(handlers.handlers)
     of_operation = functools.partial(app.command, rich_help_panel="Operation")
     of_operation("serve")(serve.serve)
     of_operation("doctor")(doctor.doctor)

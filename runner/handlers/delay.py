@@ -21,7 +21,9 @@ _Duration = Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86_400)]
 class DelayParameters(msgspec.Struct, frozen=True, kw_only=True):
     """`seconds`, or under the name that workflow files use, `duration_seconds`."""
 
+    #: How long to wait. Required, under one of its names.
     seconds: _Duration | None = None
+    #: The same.
     duration_seconds: _Duration | None = None
 
 
@@ -30,6 +32,7 @@ class Delay:
 
     #: It holds nothing but a timer, and jobs that wait for days must not keep others from working.
     needs_slot: Final = False
+    parameters: Final = DelayParameters
 
     async def run(self, attempt: Attempt) -> Outcome:
         parameters = read(attempt.parameters, DelayParameters)

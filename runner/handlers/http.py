@@ -30,18 +30,25 @@ _HARMLESS_HEADERS: Final = frozenset({"accept", "accept-language", "content-type
 class HttpParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What to send. `params` and `data` are the names that workflow files use for `query` and `body`."""
 
+    #: Begins with http:// or https://.
     url: str
+    #: In any case.
     method: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,20}\Z")] = "GET"
+    #: `Idempotency-Key` and `traceparent` are ours unless they are set here.
     headers: dict[str, _Scalar] = {}
+    #: Put behind what the URL has; a list stands for several of one name.
     query: dict[str, _Scalar | list[_Scalar] | None] | None = None
+    #: The same as `query`.
     params: dict[str, _Scalar | list[_Scalar] | None] | None = None
     #: Sent as JSON, whatever it is.
     json: Any = msgspec.UNSET
     #: A text is sent as it stands, anything else as JSON.
     body: Any = msgspec.UNSET
+    #: The same as `body`.
     data: Any = msgspec.UNSET
-    #: Seconds.
+    #: Seconds for the call; the task's own time bounds it further.
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    #: Otherwise a redirect is the answer.
     follow_redirects: bool = True
 
 
@@ -51,6 +58,8 @@ class HttpRequest:
     `headers` are in lower case. `body` is the value where the answer is JSON, a text where it is text, null where it
     is empty; anything else is left as the artifact `body`, and `body` is null.
     """
+
+    parameters: Final = HttpParameters
 
     def __init__(self, session: aiohttp.ClientSession, settings: HttpRequestSettings) -> None:
         self._session = session

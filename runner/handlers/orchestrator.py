@@ -24,9 +24,9 @@ class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     #: What to ask; the task's description where it is missing. What is no text is asked as JSON.
     prompt: Any = msgspec.UNSET
-    #: None for the endpoint's default.
+    #: Instead of the endpoint's own.
     model: str | None = None
-    #: Which configured orchestrator; None for the first.
+    #: Which configured orchestrator; the first where it is missing.
     endpoint: str | None = None
     #: Also the measure of progress while the answer streams.
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -34,6 +34,8 @@ class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 class AskOrchestrator:
     """A Handler; its output is `{"text": …, "model": …}` and what else the endpoint told, like `finish_reason`."""
+
+    parameters: Final = PromptParameters
 
     def __init__(self, orchestrators: Mapping[str, Orchestrator]) -> None:
         self._orchestrators = orchestrators

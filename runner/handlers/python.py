@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
 import msgspec
@@ -40,6 +40,8 @@ class CallPython:
     is killed when the task times out or is cancelled. An async function that goes on for
     `python.cancel_grace_seconds` after its cancellation is abandoned, which the observer is told.
     """
+
+    parameters: Final = PythonParameters
 
     def __init__(self, settings: PythonSettings, observer: Observer | None = None) -> None:
         self._settings = settings

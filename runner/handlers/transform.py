@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import jmespath
 import jmespath.exceptions
@@ -19,10 +19,10 @@ from runner.ports import Attempt, Outcome
 class TransformParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What to make of what."""
 
-    #: JMESPath.
+    #: JMESPath, which is applied to `input`.
     expression: str
     #: Any JSON value; usually a reference.
-    input: Any = msgspec.UNSET
+    input: Any
 
 
 class Transform:
@@ -31,6 +31,8 @@ class Transform:
     A short expression can ask for more work than there is time and memory, so it is evaluated in a worker process,
     which is killed when the task times out or is cancelled.
     """
+
+    parameters: Final = TransformParameters
 
     def __init__(self, settings: DataProcessingSettings) -> None:
         self._settings = settings
@@ -43,8 +45,6 @@ class Transform:
         PROCESS_DIED.
         """
         parameters = read(attempt.parameters, TransformParameters)
-        if parameters.input is msgspec.UNSET:
-            raise invalid("input", "is missing")
         longest = self._settings.max_expression_characters
         if len(parameters.expression) > longest:
             setting = "data_processing.max_expression_characters"
