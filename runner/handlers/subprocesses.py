@@ -207,6 +207,7 @@ class Subprocesses:
         if time.cancelled_caught:
             message = f"`{name}` ran for more than {program.timeout:g} s (parameter `timeout`) and was ended"
             raise AttemptError("TIMED_OUT", _with_words(message, stderr.last_words()), retryable=True)
+        self._left_behind(f"the supervisor of `{name}` was killed; its directory is left, and processes may be")
         raise AttemptError("PROCESS_DIED", f"the supervisor of `{name}` ended early", retryable=True)
 
     def _order(self, program: Program) -> Order:

@@ -251,8 +251,11 @@ def main() -> None:
     except OSError as error:
         report = Report(refused=f"no directory in `{order['parent']}`: {error.strerror}", errno=error.errno or 0)
     else:
-        report = _run(order, channel, tree, directory)
-        if not _remove(directory):
+        try:
+            report = _run(order, channel, tree, directory)
+        finally:
+            removed = _remove(directory)
+        if not removed:
             report["left"] = str(directory)
     with suppress(OSError):
         channel.sendall(json.dumps(report).encode())

@@ -84,7 +84,18 @@ async def family(told: Path) -> list[psutil.Process]:
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if is_alive(process)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def supervisors_of(daemon: psutil.Process) -> list[psutil.Process]:
+    return [child for child in daemon.children() if child.cmdline()[-1].endswith("supervisor.py")]
 
 
 async def ended(processes: list[psutil.Process]) -> None:
@@ -142,6 +153,24 @@ async def test_no_descriptor_of_the_daemon_is_open_in_a_program(rooms: Path) -> 
 async def test_a_program_gains_no_privileges_and_leaves_no_core(rooms: Path) -> None:
     ran = await sh("grep NoNewPrivs /proc/self/status; ulimit -c", rooms=rooms)
     assert ran.stdout.split() == ["NoNewPrivs:", "1", "0"]
+
+
+async def test_the_limits_of_the_settings_hold_in_a_program(rooms: Path) -> None:
+    limits: dict[str, Any] = {
+        "max_cpu_seconds": 7,
+        "max_file_bytes": 8000,
+        "max_open_files": 90,
+        "max_memory_bytes": 2**30,
+        "max_user_processes": 5000,
+    }
+    ran = await programs(rooms, **limits).run(Program(command=("/bin/cat", "/proc/self/limits")))
+    told = {line[:26].strip(): line[26:].split()[0] for line in ran.stdout.splitlines()}
+    assert told["Max cpu time"] == "7"
+    assert told["Max file size"] == "8000"
+    assert told["Max open files"] == "90"
+    assert told["Max address space"] == str(2**30)
+    assert told["Max processes"] == "5000"
+    assert told["Max core file size"] == "0"
 
 
 async def test_signals_have_their_defaults_in_a_program(rooms: Path) -> None:
@@ -210,7 +239,8 @@ def test_a_cancellation_ends_the_whole_tree(use_uvloop: bool, grace: float, room
     async def cancel() -> None:
         async with cancelled_at_the_end(TREE, str(tmp_path), rooms=rooms, kill_grace_seconds=grace):
             found = await family(tmp_path)
-            supervisors = psutil.Process().children()
+            supervisors = supervisors_of(psutil.Process())
+            assert len(supervisors) == 1
             assert alive(found) == found
         assert alive(found + supervisors) == []
         assert left_in(rooms) == []
@@ -256,7 +286,7 @@ async def test_nothing_outlives_a_daemon_that_is_killed(rooms: Path, tmp_path: P
     command = [sys.executable, "-c", DAEMON, f"trap '' TERM; {TREE}", str(rooms), str(tmp_path)]
     async with await anyio.open_process(command, stdin=None, stdout=None, stderr=None) as daemon:
         found = await family(tmp_path)
-        supervisors = psutil.Process(daemon.pid).children()
+        supervisors = supervisors_of(psutil.Process(daemon.pid))
         assert len(supervisors) == 1
         daemon.kill()
         await daemon.wait()
@@ -266,8 +296,11 @@ async def test_nothing_outlives_a_daemon_that_is_killed(rooms: Path, tmp_path: P
 
 async def test_a_program_that_kills_its_supervisor_dies_with_it(rooms: Path, tmp_path: Path) -> None:
     script = 'echo $$ > "$0/program"; kill -9 $PPID; while :; do sleep 0.01; done'
-    error = await failure("/bin/sh", "-c", script, str(tmp_path), rooms=rooms)
-    assert (error.reason, error.retryable) == ("PROCESS_DIED", True)
+    ear = Ear()
+    with pytest.raises(AttemptError) as caught:
+        await programs(rooms, ear).run(Program(command=("/bin/sh", "-c", script, str(tmp_path))))
+    assert (caught.value.reason, caught.value.retryable) == ("PROCESS_DIED", True)
+    assert len(ear.heard) == 1
     pid = int((tmp_path / "program").read_text())
     if psutil.pid_exists(pid):
         await ended([psutil.Process(pid)])
