@@ -68,7 +68,7 @@ class Addresses(msgspec.Struct, frozen=True):
 
 
 class Embedded(msgspec.Struct, frozen=True):
-    """A daemon within another program, which catches the signals and tells it when to stop."""
+    """A daemon within another program, which catches the signals, tells it when to stop, and shows what jobs do."""
 
     #: Set it, and the daemon drains and ends.
     stopping: anyio.Event
@@ -156,7 +156,7 @@ async def _serve(
     embedded: Embedded | None,
 ) -> None:
     masking = Masking(settings_module.known_secrets(settings))
-    async with _telemetry(settings, masking) as telemetry, AsyncExitStack() as stack:
+    async with _telemetry(settings, masking, jobs_logged=embedded is None) as telemetry, AsyncExitStack() as stack:
         clock = SystemClock()
         holder = Holder(str(uuid_utils.uuid7()), os.getpid(), socket.gethostname(), clock.now())
         ledger = SqlLedger(settings.ledger_url, holder=holder, observer=telemetry, settings=settings.ledger)
@@ -215,13 +215,13 @@ async def _serve(
 
 
 @asynccontextmanager
-async def _telemetry(settings: Settings, masking: Masking) -> AsyncIterator[Telemetry]:
+async def _telemetry(settings: Settings, masking: Masking, *, jobs_logged: bool) -> AsyncIterator[Telemetry]:
     metrics = Metrics(settings.metrics, masking=masking)
     logs = Logs(settings.log, masking, dropped=metrics.log_line_dropped)
     traces = Traces(settings.traces, masking=masking)
     with logs.listening():
         try:
-            yield Telemetry(logs, metrics, traces)
+            yield Telemetry(logs, metrics, traces, jobs_logged=jobs_logged)
         finally:
             await traces.aclose()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from runner.settings import Settings
 
 
+#: Seconds that a cancellation may take beside the grace of the tasks.
+_CANCELLING: Final = 5.0
 #: What was asked for, with times from `now` on, as `Client.submit` takes it.
 Asked: TypeAlias = Callable[..., dict[str, Any]]
 
@@ -74,8 +76,7 @@ def run(
     asked(now=datetime.now(UTC))
     given = {"records.directory": records, "orchestrator.endpoints.0.url": orchestrator}
     flags = {name: value for name, value in given.items() if value is not None}
-    # What becomes of the jobs is shown; the log would tell it again.
-    overrides = {"log.level": "error", **flags, **arguments.pairs(set_ or (), option="--set")}
+    overrides = {"log.level": "warning", **flags, **arguments.pairs(set_ or (), option="--set")}
     held = serve.loaded(settings, profile, overrides)
     found = descriptors.read(files)
     if refused := [
@@ -117,6 +118,8 @@ class _Run:
 
         self._settings = settings
         self._as_json = as_json
+        #: Seconds that jobs have to end once they are cancelled.
+        self._patience = settings.engine.cancel_grace_seconds + _CANCELLING
         self._interrupted = False
         #: The worst of all submissions.
         self._code = Exit.OK
@@ -174,6 +177,8 @@ class _Run:
             await interrupted.wait()
             output.notice("cancelling; once more leaves at once")
             await self._cancel(client)
+            await anyio.sleep(self._patience)
+            group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
             group.start_soon(cancel_when_interrupted)
@@ -182,8 +187,9 @@ class _Run:
             except BrokenPipeError:
                 # Nobody reads on; the jobs are ended with a record all the same.
                 await self._cancel(client)
-                for view in self._followed.views:
-                    await client.result(view.id)
+                with anyio.move_on_after(self._patience):
+                    for view in self._followed.views:
+                        await client.result(view.id)
                 raise
             group.cancel_scope.cancel()
 
@@ -197,7 +203,9 @@ class _Run:
 
         root = self._settings.record_directory
         for view in self._followed.views:
-            if view.ended_at is not None:
+            if view.ended_at is None:
+                self._lost.append(f"job {view.id} did not end, and has no record")
+            else:
                 try:
                     self._kept[view.id] = await keep(client, view.id, root, ended_at=view.ended_at)
                 except OSError as error:

@@ -66,11 +66,21 @@ _ENDS_RUN: Final = frozenset({"lease_lost", "job_dropped"})
 class Telemetry:
     """What the engine tells, as logs, metrics and spans. Nothing is kept for a job that ended."""
 
-    def __init__(self, logs: Logs, metrics: Metrics, traces: Traces, *, timeline: Timeline | None = None) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        metrics: Metrics,
+        traces: Traces,
+        *,
+        timeline: Timeline | None = None,
+        jobs_logged: bool = True,
+    ) -> None:
+        """Without `jobs_logged` the log tells nothing of jobs, which somebody shows in another way."""
         self.logs = logs
         self.metrics = metrics
         self.traces = traces
         self._timeline = Timeline() if timeline is None else timeline
+        self._jobs_logged = jobs_logged
 
     def committed(self, job: JobSummary, events: Sequence[Recorded], *, traceparent: str = "") -> None:
         """Events of a job are durable. `traceparent` is the submitter's, where the caller has it."""
@@ -129,7 +139,7 @@ class Telemetry:
 
     def _log(self, job: JobSummary, recorded: Recorded, run: Run) -> None:
         level, name = LOGGED[type(recorded.event)]
-        if not self.logs.enabled(level):
+        if not self._jobs_logged or not self.logs.enabled(level):
             return
         fields: dict[str, Any] = {"job_id": job.id, "sequence": recorded.sequence}
         if type(recorded.event) in _ENDINGS:
