@@ -21,12 +21,12 @@ class _Header(msgspec.Struct, frozen=True):
     limits: DescriptorLimits
 
 
-def save(case: Case, why: str) -> Path:
-    """Keep it under `var/fuzz/`; the same case has the same name."""
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
+def save(case: Case, why: str, directory: Path = DIRECTORY) -> Path:
+    """Keep it; the same case has the same name."""
+    directory.mkdir(parents=True, exist_ok=True)
     header = msgspec.json.encode(_Header(why, case.content_type, case.limits))
     content = header + b"\n" + case.data
-    path = DIRECTORY / f"{hashlib.sha256(content).hexdigest()[:16]}.case"
+    path = directory / f"{hashlib.sha256(content).hexdigest()[:16]}.case"
     path.write_bytes(content)
     return path
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -94,10 +95,24 @@ def _check_other_forms(case: Case, decoded: Decoded) -> None:
         slow = decode(BOM + case.data.removeprefix(BOM), content_type=Format.JSON, limits=limits)
         _hold(_same(slow.plan, decoded.plan), "the quick way and the tables give different plans")
         _hold(slow.warnings == decoded.warnings, "the quick way and the tables tell different warnings")
+        _check_against_another_reader(case, limits)
     _check_converted(case, decoded, Format.MSGPACK, limits)
     if zlib.crc32(case.data) % _RARELY == 0:
         for form in (Format.JSON, Format.YAML, Format.TOML):
             _check_converted(case, decoded, form, limits)
+
+
+def _check_against_another_reader(case: Case, limits: DescriptorLimits) -> None:
+    """Both ways of reading JSON share what they look for keys that stand twice with; Python's reader does not."""
+    value = json.loads(case.data.removeprefix(BOM), object_pairs_hook=_without_doubles)
+    content = convert(case.data, Format.MSGPACK, content_type=case.content_type, limits=limits).content
+    _hold(repr(msgspec.msgpack.decode(content)) == repr(value), "Python reads another value")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    _hold(len(made) == len(pairs), "a key that stands twice was overlooked")
+    return made
 
 
 def _check_converted(case: Case, decoded: Decoded, to: Format, limits: DescriptorLimits) -> None:

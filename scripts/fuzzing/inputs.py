@@ -35,6 +35,8 @@ def case(seed: int, number: int) -> Case:
 
 
 def _limits(random: Random) -> DescriptorLimits:
+    if happens(random, 0.3):
+        return DescriptorLimits(max_depth=random.randint(3, 9))
     names = random.sample(DescriptorLimits.__struct_fields__, random.choice((1, 1, 2)))
     return msgspec.structs.replace(DescriptorLimits(), **{name: random.choice(_LOW) for name in names})
 
@@ -91,12 +93,16 @@ def _excess(random: Random) -> tuple[bytes, str]:
     return texts.excess(random)
 
 
+def _edge(random: Random) -> tuple[bytes, str]:
+    return texts.edge(random)
+
+
 def _graph(random: Random) -> tuple[bytes, str]:
     return texts.written(random, descriptors.graph(random))
 
 
 _MAKERS: Final[tuple[Callable[[Random], tuple[bytes, str]], ...]] = (
-    _noise, _punctuation, _sound, _wronged, _damaged, _damaged_excess, _damaged_example, _excess, _graph,
+    _noise, _punctuation, _sound, _wronged, _damaged, _damaged_excess, _damaged_example, _excess, _edge, _graph,
 )  # fmt: skip
 #: Of a thousand. Large inputs are rare, so that a million takes minutes.
-_SHARES: Final = (120, 120, 150, 220, 340, 15, 15, 15, 5)
+_SHARES: Final = (110, 110, 130, 200, 300, 15, 15, 15, 100, 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final
 
@@ -138,6 +138,92 @@ _WRITERS: Final[dict[str, Callable[[Random, Any], bytes]]] = {
     "toml": _toml,
     "msgpack": _msgpack,
 }
+
+
+# ---------------------------------------------------------------------------------- what the quick way must not take
+
+_KEYS: Final = (
+    '"k"',
+    '"\\u006b"',
+    '"k"',
+    '"l"',
+    '"k:"',
+    '"k\\u003a"',
+    '"\\""',
+    '""',
+    '"priority"',
+    '"prompt"',
+    '"task_type"',
+)
+_VALUES: Final = (
+    '"x"', '":"', '"\\u003a"', '"\\u003A"', '"\\\\u003a"', '"\\":"', '"\\\\"', '"\\u0022:"', '"{"', '"[\\u005b"',
+    '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"${nothing}"', '"\\u0024{nothing}"', '"$\\u007bnothing}"',
+    '"\\u0024\\u007Bnothing}"',
+    '"$\\u0024{x}"', '"\\/"', "1", "-0", "-0.0", "1.0", "1e2", "1E400", "18446744073709551615", "18446744073709551616",
+    "-9223372036854775809", "null", "true", '""', '" "', '"\\u0020"', '"\\u2003"', '"low"', '"LOW"', "{}", "[]",
+    '["a","a"]',
+)  # fmt: skip
+#: Fields of a file and of a task, each with what it often holds.
+_FILE: Final = {
+    "version": ('"1"', '"1.0"', '"2"', '"1\\u002e0"'),
+    "title": ('"t"', '"\\u0074"'),
+    "created_at": ('"2025-04-26T19:32:00Z"', '"2025-04-26T19:32:00Z"', '"2025-04-26"', '"2025-02-30T00:00:00Z"'),
+    "mode": ('"normal"', '"Normal"'),
+    "priority": ('"low"', '"LOW"'),
+    "expected_completion_time": ("0", "-0", "1.5", "18446744073709551615", "18446744073709551616", "1e30", "1e400"),
+    "tags": ("[]", '["a"]'),
+}
+_TASK: Final = {
+    "dependencies": ('["b"]', '["b","b"]', '["\\u0062"]', "[]", '["a"]', '["c"]'),
+    "timeout_seconds": ("1", "1.0", "0", "315360000", "315360000.1"),
+    "retry_count": ("0", "255", "256", "1.0"),
+    "weight": ("1", "1e9", "1000000001", "-1"),
+    "status": ('"pending"', '"Pending"'),
+    "tags": ("[]", '["a"]'),
+}
+
+
+def edge(random: Random) -> tuple[bytes, str]:
+    """JSON that is nearly sound, in the ways that are hard to see: doubled keys, hidden colons, depth, numbers."""
+    tasks = [_edge_task(random, name) for name in ("a", "b")[: random.choice((1, 2))]]
+    rows = f"[{','.join(tasks)}]"
+    fields = ['"id":"x"', *_edge_fields(random, _FILE, ("version", "title", "created_at")), f'"tasks":{rows}']
+    if happens(random, 0.4):
+        fields.append(f'"metadata":{_edge_object(random)}')
+    return f"{{{','.join(fields)}}}".encode(), "application/json"
+
+
+def _edge_task(random: Random, name: str) -> str:
+    blank = random.choice(('" "', '"\\u2003"', '"\\t"'))
+    text = blank if happens(random, 0.03) else '"d"'
+    fields = [f'"id":"{name}"', f'"description":{text}', *_edge_fields(random, _TASK, ())]
+    fields += [f'"{key}":{_edge_object(random)}' for key in ("parameters", "metadata") if happens(random, 0.5)]
+    return f"{{{','.join(fields)}}}"
+
+
+def _edge_fields(random: Random, fields: Mapping[str, tuple[str, ...]], required: tuple[str, ...]) -> list[str]:
+    chosen = [key for key in fields if key in required or happens(random, 0.1)]
+    if happens(random, 0.05):
+        chosen.append(random.choice(chosen or list(fields)))
+    return [
+        f'"{key}":{random.choice(_VALUES) if happens(random, 0.03) else random.choice(fields[key])}' for key in chosen
+    ]
+
+
+def _edge_object(random: Random) -> str:
+    pairs = [f"{random.choice(_KEYS)}:{_edge_value(random)}" for _ in range(random.choice((1, 1, 2, 3)))]
+    if happens(random, 0.05):
+        # The colon that is lost with the first of two is found again in the text of the second.
+        pairs += ['"k":1', f'"k":"\\u003{random.choice("aA")}"']
+    return f"{{{random.choice((',', ', ')).join(pairs)}}}"
+
+
+def _edge_value(random: Random) -> str:
+    if happens(random, 0.8):
+        return random.choice(_VALUES)
+    depth = random.choice((1, 2, 3, 5, 8, 60, 61))
+    opening, closing = random.choice((("[", "]"), ('{"k":', "}")))
+    return opening * depth + random.choice(("1", "[]", '"\\u003a"')) + closing * depth
 
 
 # ---------------------------------------------------------------------------------------------------- damage

@@ -77,7 +77,7 @@ def work(share: Share, tally: Tally) -> None:
 def tried(case: Case) -> tuple[bool, str]:
     """Whether it was accepted, and how a promise was broken, if one was."""
     try:
-        with _bounded_time(SECONDS + SECONDS_PER_BYTE * len(case.data)):
+        with bounded_time(SECONDS + SECONDS_PER_BYTE * len(case.data)):
             return check(case), ""
     except (Exception, Overtime):  # noqa: BLE001 -- whatever it is, it is what we look for
         return False, traceback.format_exc(limit=-8)
@@ -91,7 +91,8 @@ def tell(case: Case, why: str) -> None:
 
 
 @contextmanager
-def _bounded_time(seconds: float) -> Iterator[None]:
+def bounded_time(seconds: float) -> Iterator[None]:
+    """Raises Overtime inside of it after so many seconds of processor time; nothing that runs in C is interrupted."""
     signal.signal(signal.SIGVTALRM, _overtime)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
