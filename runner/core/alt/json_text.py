@@ -223,7 +223,9 @@ class _Places:
             inner = (*path, step)
             if step in seen:
                 message = f"The key `{shown(str(step))}` stands twice in its object."
-                report.error("DUPLICATE_KEY", inner, message, position=position_at(self._text, at_key))
+                # Counting lines is linear: half a million keys, each with its place, took hours.
+                position = NOWHERE if report.full else position_at(self._text, at_key)
+                report.error("DUPLICATE_KEY", inner, message, position=position)
             seen.add(step)
             return self._report_doubled(at_value, inner, report, look)
 

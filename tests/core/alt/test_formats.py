@@ -280,6 +280,9 @@ BOMB = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
         pytest.param(b"\x81\xa1a" + b"\x91" * 100 + b"\x01", "TOO_DEEP", id="somewhat deep msgpack"),
         pytest.param(b"\x81\xa1a\xdd\xff\xff\xff\xff", "SYNTAX", id="msgpack that promises more"),
         pytest.param(b'{"a": "' + b"x" * 2_000_000 + b'"}', "TEXT_TOO_LONG", id="long text"),
+        pytest.param(
+            b"{" + b'"a":1,' * 100_000 + b'"a":1}', "DUPLICATE_KEY", id="a hundred thousand keys that are one"
+        ),
         pytest.param(b" " * (5 << 20) + b"{}", "TOO_LARGE", id="large"),
         pytest.param(b"a: " + b"x" * (2 << 20), "TOO_LARGE", id="large yaml"),
         pytest.param(b"a = 1\n" + b"#" * (2 << 20), "TOO_LARGE", id="large toml"),
