@@ -223,7 +223,7 @@ class _Places:
             inner = (*path, step)
             if step in seen:
                 message = f"The key `{shown(str(step))}` stands twice in its object."
-                # Counting lines is linear: half a million keys, each with its place, took hours.
+                # Counting lines is linear: half a million keys, each with its place, took minutes.
                 position = NOWHERE if report.full else position_at(self._text, at_key)
                 report.error("DUPLICATE_KEY", inner, message, position=position)
             seen.add(step)
