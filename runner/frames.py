@@ -243,6 +243,7 @@ _ENCODERS: Final[dict[type[core.Event], tuple[str, Callable[[Any, Any], None]]]]
     core.TaskCancelled: ("task_cancelled", _filler("task_id", "attempt", "reason")),
     core.TaskSkipped: ("task_skipped", _filler("task_id", "reason")),
     core.TaskReused: ("task_reused", _fill_reused),
+    core.TaskSignalled: ("task_signalled", _filler("task_id", "approved", "comment", "sender", "data>data_json")),
 }
 
 _attempt_of: Final = operator.attrgetter("task_id", "attempt")
@@ -308,6 +309,9 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
     ),
     "task_cancelled": lambda m: core.TaskCancelled(m.task_id, attempt=m.attempt, reason=m.reason),
     "task_skipped": lambda m: core.TaskSkipped(m.task_id, m.reason),
+    "task_signalled": lambda m: core.TaskSignalled(
+        m.task_id, approved=m.approved, comment=m.comment, sender=m.sender, data=m.data_json
+    ),
     "task_reused": lambda m: core.TaskReused(
         m.task_id,
         output=m.output_json,

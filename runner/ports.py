@@ -19,6 +19,7 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    Signal,
     Submitted,
 )
 from runner.core.plan import Instant, JobId, Mode, Plan, TaskPlan
@@ -62,6 +63,12 @@ class Attempt(Protocol):
     idempotency_key: str
     #: W3C trace context of this attempt, or empty.
     traceparent: str
+    #: A person's answer to the task, once there is one.
+    signal: Signal | None
+    #: When this attempt began.
+    began: Instant
+    #: Seconds from the beginning of the task's first attempt to that of this one.
+    waited: float
 
     def remaining(self) -> float:
         """Seconds until this attempt is cancelled: the lesser of its own time-out and the job's deadline."""
@@ -266,6 +273,13 @@ class Ledger(Protocol):
         """Up to `limit` records that the sink has not confirmed and that are due, oldest first.
 
         The record that brings them to `max_bytes` is the last.
+        """
+
+    async def signal(self, job_id: JobId, signal: Signal) -> JobSummary:
+        """Note a person's answer to a task.
+
+        Raises JobNotFound, JobHasEnded.
+        Raises AlreadyAnswered: if the task has an answer; it stays.
         """
 
     async def delivered(self, entries: Collection[int]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import anyio
 
-from runner.core.plan import JobId, Plan, TaskPlan
+from runner.core.job import Signal
+from runner.core.plan import Instant, JobId, Plan, TaskPlan
 
 
 class FakeAttempt:
@@ -26,6 +27,8 @@ class FakeAttempt:
         timeout: float = 10.0,
         plan: Plan | None = None,
         traceparent: str = "",
+        signal: Signal | None = None,
+        waited: float = 0.0,
     ) -> None:
         self.job_id: JobId = "job-1"
         self.parameters = dict(parameters or {})
@@ -36,6 +39,9 @@ class FakeAttempt:
         self.number = number
         self.idempotency_key = f"{self.job_id}/{self.task.id}"
         self.traceparent = traceparent
+        self.signal = signal
+        self.began: Instant = 0
+        self.waited = waited
         self._ends = anyio.current_time() + timeout
         #: Set it to ask the handler to stop.
         self.stopping = anyio.Event()

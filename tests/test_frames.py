@@ -33,6 +33,8 @@ from runner.core.events import (
     TaskCancelled,
     TaskEvent,
     TaskFailed,
+    TaskReused,
+    TaskSignalled,
     TaskSkipped,
     TaskTimedOut,
     Usage,
@@ -113,6 +115,17 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     TaskTimedOut: st.builds(TaskTimedOut, texts, attempt=counts, failure=failures, endpoint=texts, model=texts),
     TaskCancelled: st.builds(TaskCancelled, texts, attempt=counts, reason=texts),
     TaskSkipped: st.builds(TaskSkipped, texts, texts),
+    TaskReused: st.builds(
+        TaskReused,
+        texts,
+        output=st.binary(max_size=20),
+        output_artifact_id=texts,
+        artifacts=st.lists(artifacts, max_size=3).map(tuple),
+        job_id=texts,
+    ),
+    TaskSignalled: st.builds(
+        TaskSignalled, texts, approved=st.booleans(), comment=texts, sender=texts, data=st.binary(max_size=20)
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from runner import __version__
 from runner.cli import (
+    answer,
     convert,
     doctor,
     exits,
@@ -89,6 +90,8 @@ def application() -> typer.Typer:
     of_jobs("list")(jobs.list_jobs)
     of_jobs("cancel")(jobs.cancel)
     of_jobs("retry")(retry.retry)
+    of_jobs("approve")(answer.approve)
+    of_jobs("reject")(answer.reject)
     of_jobs("validate")(validate.validate)
     of_jobs("convert")(convert.convert)
     of_jobs("graph")(graph.graph)

@@ -34,6 +34,7 @@ _WAITS: Final = {
     WaitReason.BACKING_OFF: "backing off",
     WaitReason.BREAKER_OPEN: "circuit breaker open",
     WaitReason.RATE_LIMITED: "no room at the endpoint",
+    WaitReason.AWAITING_APPROVAL: "awaiting approval",
 }
 _MICROS: Final = 1_000_000
 
@@ -79,7 +80,7 @@ def _of_job(event: events.JobEvent, view: JobView) -> str:  # noqa: PLR0911 -- o
     return type(event).__name__
 
 
-def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # noqa: PLR0911 -- one for each kind
+def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # noqa: C901, PLR0911 -- one for each kind
     task = view.tasks[event.task_id]
     match event:
         case events.AttemptStarted():
@@ -99,11 +100,18 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             return f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
         case events.TaskFailed() | events.TaskTimedOut():
             return f"{TASK_LOOKS[task.state][1]}: {failure(event.failure)}"
+        case events.TaskSignalled():
+            return _answer(event)
         case events.TaskReused():
             return f"reused from job {event.job_id}"
         case events.TaskCancelled() | events.TaskSkipped():
             return f"{TASK_LOOKS[task.state][1]}: {event.reason}"
     return type(event).__name__
+
+
+def _answer(event: events.TaskSignalled) -> str:
+    word = "approved" if event.approved else "rejected"
+    return f"{word}{f' by {event.sender}' if event.sender else ''}{f': {event.comment}' if event.comment else ''}"
 
 
 def progressed(event: events.AttemptProgressed) -> str:

@@ -237,6 +237,22 @@ class Client:
         request = job_service_pb2.CancelJobRequest(job_id=job_id, reason=reason)
         return (await self._call(lambda: self._stub.CancelJob(request, timeout=self.timeout))).job
 
+    async def signal(
+        self,
+        job_id: str,
+        task_id: str,
+        *,
+        approved: bool,
+        comment: str = "",
+        sender: str = "",
+        data_json: bytes = b"",
+    ) -> job_pb2.Job:
+        """Approve or reject what a task asks for. The first answer counts."""
+        request = job_service_pb2.SignalJobRequest(
+            job_id=job_id, task_id=task_id, approved=approved, comment=comment, sender=sender, data_json=data_json
+        )
+        return (await self._call(lambda: self._stub.SignalJob(request, timeout=self.timeout))).job
+
     async def retry(
         self, job_id: str, *, whole: bool = False, request_id: str = ""
     ) -> job_service_pb2.RetryJobResponse:

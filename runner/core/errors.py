@@ -95,6 +95,25 @@ class JobNotEnded(RunnerError):
         super().__init__(f"job `{brief(job_id)}` has not ended; watch it until it does, or cancel it")
 
 
+class JobHasEnded(RunnerError):
+    """What was asked for needs a job that has not ended."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"job `{brief(job_id)}` has ended; its .last record tells how")
+
+
+class AlreadyAnswered(RunnerError):
+    """Somebody answered the task before; the first answer counts."""
+
+    def __init__(self, job_id: str, task_id: str) -> None:
+        self.job_id = job_id
+        self.task_id = task_id
+        super().__init__(
+            f"task `{brief(task_id)}` of job `{brief(job_id)}` was answered before; watch the job to see how"
+        )
+
+
 class NothingToRetry(RunnerError):
     """Every task of the job succeeded."""
 

@@ -54,6 +54,7 @@ class WaitReason(enum.IntEnum):
     BACKING_OFF = 1
     BREAKER_OPEN = 2
     RATE_LIMITED = 3
+    AWAITING_APPROVAL = 4
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -259,6 +260,17 @@ class TaskReused(TaskEvent, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     #: The job in which it ran.
     job_id: str = ""
+
+
+class TaskSignalled(TaskEvent, frozen=True, kw_only=True):
+    """Somebody approved or rejected what the task asks for."""
+
+    approved: bool
+    comment: str = ""
+    #: Who, as told.
+    sender: str = ""
+    #: A JSON value, or empty.
+    data: bytes = b""
 
 
 class TaskSkipped(TaskEvent, frozen=True):

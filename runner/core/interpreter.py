@@ -36,6 +36,7 @@ from runner.core.events import (
     TaskEvent,
     TaskFailed,
     TaskReused,
+    TaskSignalled,
     TaskSkipped,
     TaskState,
     TaskTimedOut,
@@ -94,6 +95,8 @@ class TaskRun(msgspec.Struct):
     reused_from: str = ""
     wait_reason: WaitReason | None = None
     waiting_until: Instant | None = None
+    #: The answer to it, once somebody gave one.
+    signal: TaskSignalled | None = None
     #: 0–1.
     fraction: float = 0.0
     message: str = ""
@@ -199,11 +202,20 @@ class JobRun:
             self._enter(task, TASK_TRANSITIONS[task.state, type(event)])
             self._make_ready(task)
 
-    def _apply_to_task(self, event: TaskEvent, time: Instant) -> None:  # noqa: C901  one case an event reads best
+    def _apply_to_task(self, event: TaskEvent, time: Instant) -> None:
         task = self.tasks[event.task_id]
         after = TASK_TRANSITIONS.get((task.state, type(event)))
         if after is None:
             raise ValueError(f"{type(event).__name__} cannot happen to task `{event.task_id}`, which is {task.state!r}")
+        self._fold_attempt(task, event, time)
+        self._fold_task(task, event, time)
+        self._enter(task, after)
+        if after.terminal:
+            task.ended_at = time
+            self._doomed.pop(task.plan.id, None)
+            self._set_fraction(task, 1.0)
+
+    def _fold_attempt(self, task: TaskRun, event: TaskEvent, time: Instant) -> None:
         match event:
             case AttemptStarted(attempt=number, handler=handler):
                 task.attempts.append(AttemptRun(number, handler, time))
@@ -217,9 +229,6 @@ class JobRun:
             case AttemptSucceeded():
                 self._end_attempt(task, "succeeded", time, event)
                 self._succeed(task, event)
-            case TaskReused(job_id=job_id):
-                task.reused_from = job_id
-                self._succeed(task, event)
             case AttemptFailed():
                 task.failures += 1
                 task.failure = event.failure
@@ -228,7 +237,17 @@ class JobRun:
             case AttemptParked():
                 self._end_attempt(task, "parked", time, event)
                 task.message = event.message
-                self._wait(task, event.reason, event.until)
+                # Or the answer came while the attempt that asks for it was on its way.
+                answered = event.reason is WaitReason.AWAITING_APPROVAL and task.signal is not None
+                self._wait(task, event.reason, time if answered else event.until)
+
+    def _fold_task(self, task: TaskRun, event: TaskEvent, time: Instant) -> None:
+        match event:
+            case TaskSignalled():
+                self._signal(task, event)
+            case TaskReused(job_id=job_id):
+                task.reused_from = job_id
+                self._succeed(task, event)
             case TaskFailed() | TaskTimedOut():
                 self._fail(task, event, time)
             case TaskCancelled(reason=reason):
@@ -237,11 +256,6 @@ class JobRun:
                 self._doom_dependents(task, f"dependency `{task.plan.id}` was cancelled")
             case TaskSkipped(reason=reason):
                 task.reason = reason
-        self._enter(task, after)
-        if after.terminal:
-            task.ended_at = time
-            self._doomed.pop(task.plan.id, None)
-            self._set_fraction(task, 1.0)
 
     def _succeed(self, task: TaskRun, event: AttemptSucceeded | TaskReused) -> None:
         task.output, task.output_artifact_id = event.output, event.output_artifact_id
@@ -285,6 +299,11 @@ class JobRun:
     def _wait(self, task: TaskRun, reason: WaitReason, until: Instant) -> None:
         task.wait_reason, task.waiting_until = reason, until
         heapq.heappush(self._wakeups, (until, task.plan.id))
+
+    def _signal(self, task: TaskRun, event: TaskSignalled) -> None:
+        task.signal = event
+        if task.wait_reason is WaitReason.AWAITING_APPROVAL:
+            self._make_ready(task)
 
     def _progress(self, task: TaskRun, event: AttemptProgressed) -> None:
         task.message = event.message or task.message

@@ -6,7 +6,7 @@ import msgspec
 
 from runner.core.errors import RunnerError
 from runner.core.events import Artifact, Failure, JobState
-from runner.core.plan import Instant, JobId, Priority, Sequence
+from runner.core.plan import Instant, JobId, Priority, Sequence, TaskId
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -95,6 +95,18 @@ class Submitted(msgspec.Struct, frozen=True):
     replayed: bool
 
 
+class Signal(msgspec.Struct, frozen=True):
+    """A person's answer to a task."""
+
+    task_id: TaskId
+    approved: bool
+    comment: str = ""
+    #: Who, as told.
+    sender: str = ""
+    #: A JSON value, or empty.
+    data: bytes = b""
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A job in a runner's hands, until its lease ends."""
 
@@ -108,6 +120,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     frames: tuple[Frame, ...]
     #: The reason given, where a cancellation was asked for.
     cancel_reason: str | None
+    #: All answers so far, those among them that are events already.
+    signals: tuple[Signal, ...] = ()
 
     @property
     def size(self) -> int:

@@ -25,6 +25,7 @@ from runner.core.events import (
     TaskCancelled,
     TaskFailed,
     TaskReused,
+    TaskSignalled,
     TaskSkipped,
     TaskState,
     TaskTimedOut,
@@ -62,6 +63,9 @@ TASK_TRANSITIONS: Final[Mapping[tuple[TaskState, type[Event]], TaskState]] = {
     (TaskState.WAITING, TaskCancelled): TaskState.CANCELLED,
     (TaskState.PENDING, TaskSkipped): TaskState.SKIPPED,
     (TaskState.PENDING, TaskReused): TaskState.SUCCEEDED,
+    (TaskState.PENDING, TaskSignalled): TaskState.PENDING,
+    (TaskState.RUNNING, TaskSignalled): TaskState.RUNNING,
+    (TaskState.WAITING, TaskSignalled): TaskState.WAITING,
     # Whoever held the job is gone: what was under way is lost and may run once more.
     (TaskState.RUNNING, JobStarted): TaskState.PENDING,
     (TaskState.RUNNING, JobReleased): TaskState.PENDING,

@@ -15,7 +15,8 @@ import msgspec
 from runner.core import references
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import AttemptOutput, AttemptProgressed, Event, Usage, WaitReason
-from runner.core.plan import JobId, Plan, TaskPlan
+from runner.core.job import Signal
+from runner.core.plan import Instant, JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
 from runner.ports import Attempt, Bulkhead, FileLeft, Handler, Outcome, Secrets
@@ -70,6 +71,9 @@ class LiveAttempt(Attempt):
         number: int,
         timeout: float,
         ends_with_job: bool,
+        signal: Signal | None,
+        began: Instant,
+        waited: float,
         secrets: Secrets,
         redaction: Redaction,
         changed: Callable[[], None],
@@ -81,6 +85,9 @@ class LiveAttempt(Attempt):
         self.parameters: dict[str, Any] = {}
         self.idempotency_key = f"{job_id}/{task.id}"
         self.traceparent = ""
+        self.signal = signal
+        self.began = began
+        self.waited = waited
         #: Cancelling it stops the attempt at once; its deadline is the attempt's.
         self.scope = anyio.CancelScope(deadline=anyio.current_time() + timeout)
         self.stopped = False

@@ -8,7 +8,7 @@ import anyio
 import anyio.abc
 
 from runner.core.errors import LedgerUnavailable
-from runner.core.job import Claim
+from runner.core.job import Claim, Signal
 from runner.core.plan import Instant, JobId
 from runner.engine.bell import Bell
 from runner.engine.equipment import Equipment
@@ -81,6 +81,12 @@ class Dispatcher:
                         await self._pause()
         finally:
             self._drained.set()
+
+    def signal(self, job_id: JobId, signal: Signal) -> None:
+        """Pass on an answer that is durable already; whoever takes the job later finds it in the ledger."""
+        execution = self.executions.get(job_id)
+        if execution is not None:
+            execution.signal(signal)
 
     async def drain(self, *, grace: float) -> None:
         """Claim nothing more; return once every job has ended or was given back.

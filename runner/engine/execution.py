@@ -32,10 +32,11 @@ from runner.core.events import (
     Recorded,
     TaskCancelled,
     TaskFailed,
+    TaskSignalled,
     TaskTimedOut,
 )
 from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun, TaskRun
-from runner.core.job import Append, Claim, Ending, StoredArtifact
+from runner.core.job import Append, Claim, Ending, Signal, StoredArtifact
 from runner.core.last import compose, seal
 from runner.core.plan import Instant, Plan, TaskId, TaskPlan
 from runner.core.retry import retry_at
@@ -86,6 +87,7 @@ class Execution:
         self._artifacts: list[StoredArtifact] = []
         self._kept = Kept()
         self._cancel_reason = claim.cancel_reason
+        self._signals = list(claim.signals)
         #: When, on the monotonic clock, what still runs is given up; None while not draining.
         self._release_at: float | None = None
         self._released = False
@@ -107,6 +109,11 @@ class Execution:
         if self._cancel_reason is None:
             self._cancel_reason = reason
             self._bell.ring()
+
+    def signal(self, signal: Signal) -> None:
+        """Pass on an answer that the ledger already knows."""
+        self._signals.append(signal)
+        self._bell.ring()
 
     def drain(self, *, grace: float) -> None:
         """Start nothing new; after `grace` seconds, give the job back with whatever still runs."""
@@ -155,6 +162,7 @@ class Execution:
         self._record(JobStarted(self._with.runner_id, self.token))
         while True:
             self._absorb()
+            self._listen()
             self._obey()
             settled = self._now()
             self._uncommitted += self._run.settle(now=settled, max_lost=self._with.settings.max_lost_attempts)
@@ -191,6 +199,22 @@ class Execution:
             for event in live.drain():
                 self._record(event)
             self._record(self._outcome(live, result))
+
+    def _listen(self) -> None:
+        """Answers of people become events, each once."""
+        signals, self._signals = self._signals, []
+        for signal in signals:
+            task = self._run.tasks.get(signal.task_id)
+            if task is not None and task.signal is None and not task.state.terminal:
+                self._record(
+                    TaskSignalled(
+                        signal.task_id,
+                        approved=signal.approved,
+                        comment=signal.comment,
+                        sender=signal.sender,
+                        data=signal.data,
+                    )
+                )
 
     def _obey(self) -> None:
         """Cancellation and `fail_fast`."""
@@ -251,7 +275,8 @@ class Execution:
 
     def _launch(self, task: TaskRun, attempts: anyio.abc.TaskGroup) -> None:
         limit = task.plan.timeout or self._with.settings.default_task_timeout_seconds
-        left = limit if self._run.deadline is None else (self._run.deadline - self._now()) / MICROS
+        began = self._now()
+        left = limit if self._run.deadline is None else (self._run.deadline - began) / MICROS
         live = LiveAttempt(
             job_id=self.job_id,
             plan=self._plan,
@@ -259,6 +284,9 @@ class Execution:
             number=len(task.attempts),
             timeout=max(0.0, min(limit, left)),
             ends_with_job=left < limit,
+            signal=_signal(task.signal),
+            began=began,
+            waited=(began - (began if task.started_at is None else task.started_at)) / MICROS,
             secrets=self._with.secrets,
             redaction=self._with.redaction,
             changed=self._news,
@@ -461,6 +489,12 @@ class Execution:
             trace_id=trace_id_of(self._claim.traceparent),
         )
         return Ending(state, self._run.error, execution_id, seal(record), ended_at, tuple(self._with.sinks))
+
+
+def _signal(event: TaskSignalled | None) -> Signal | None:
+    if event is None:
+        return None
+    return Signal(event.task_id, event.approved, event.comment, event.sender, event.data)
 
 
 def _is_due(moment: float) -> bool:

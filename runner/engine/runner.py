@@ -17,7 +17,7 @@ from runner.core.events import Artifact
 from runner.core.filters import Filter, JobQuery
 from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
-from runner.core.job import Frame, JobSummary, Submitted
+from runner.core.job import Frame, JobSummary, Signal, Submitted
 from runner.core.plan import JobId, Plan
 from runner.engine.again import Retry, prepare_retry
 from runner.engine.broadcast import CaughtUp, Idle
@@ -28,6 +28,7 @@ from runner.engine.leases import keep_leases
 from runner.engine.outbox import Outbox
 from runner.engine.rescuer import rescue_jobs
 from runner.engine.settings import QueueSettings, queue_limits
+from runner.engine.signals import signal_problems
 from runner.engine.submission import Prepared, Submission, is_slow, prepare, repeated, request_id_problem
 from runner.ports import Sink
 
@@ -181,6 +182,19 @@ class Runner:
         return results
 
     # --------------------------------------------------------------------------------------------------- steer
+
+    async def signal(self, job_id: JobId, signal: Signal) -> JobSummary:
+        """Answer a task that waits for approval; it is durable when this returns.
+
+        Raises JobNotFound, JobHasEnded, InvalidRequest.
+        Raises AlreadyAnswered: if somebody was faster.
+        """
+        plan = msgspec.msgpack.decode((await self._with.ledger.body(job_id)).plan, type=Plan)
+        if problems := signal_problems(signal, plan):
+            raise InvalidRequest(*problems)
+        job = await self._with.ledger.signal(job_id, signal)
+        self.dispatcher.signal(job_id, signal)
+        return job
 
     async def retry(self, retry: Retry) -> Submitted:
         """Run a job that has ended once more, as a new job. It is durable when this returns.

@@ -97,6 +97,8 @@ class FileOperation:
     stops within about a megabyte and leaves files as they were.
     """
 
+    parameters: Final = FileParameters
+
     def __init__(self, root: Path, settings: FileOperationSettings) -> None:
         self._root = root
         self._settings = settings

@@ -11,6 +11,7 @@ from typing import Any, Final
 import aiohttp
 
 from runner.core.errors import InvalidSettings
+from runner.handlers.approval import Approval
 from runner.handlers.code import RunCode
 from runner.handlers.commands import RunCommand
 from runner.handlers.delay import Delay
@@ -69,6 +70,7 @@ def builtin_handlers(
         "file_operation": FileOperation(work_root, file_operation),
         "system_command": RunCommand(system_command, observer),
         "code_executor": RunCode(code_executor, observer),
+        "approval": Approval(),
     }
 
 

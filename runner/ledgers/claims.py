@@ -16,7 +16,7 @@ from runner.core.errors import JobNotFound
 from runner.core.events import JobState
 from runner.core.job import Claim, Frame, JobSummary
 from runner.core.plan import JobId
-from runner.ledgers import tallies
+from runner.ledgers import signals, tallies
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import FRAME, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
@@ -162,6 +162,7 @@ def _affordable(connection: Connection, chosen: Sequence[JobId], max_bytes: int)
 def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
     loaded: dict[JobId, Claim] = {}
     history = _histories(connection, chosen)
+    answers = signals.of_jobs(connection, chosen)
     for portion in portions(chosen):
         for row in connection.execute(_CHOSEN, {"among": portion}).all():
             token, plan, inputs, traceparent = row[WIDTH:]
@@ -174,6 +175,7 @@ def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
                 traceparent=traceparent,
                 frames=tuple(history[job.id]),
                 cancel_reason=row[16],
+                signals=tuple(answers[job.id]),
             )
     return [loaded[job_id] for job_id in chosen]
 

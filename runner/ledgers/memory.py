@@ -13,7 +13,15 @@ from contextlib import asynccontextmanager
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from runner.core.errors import ArtifactNotFound, JobNotFound, LeaseLost, LedgerUnavailable, RecordNotFound
+from runner.core.errors import (
+    AlreadyAnswered,
+    ArtifactNotFound,
+    JobHasEnded,
+    JobNotFound,
+    LeaseLost,
+    LedgerUnavailable,
+    RecordNotFound,
+)
 from runner.core.events import Artifact, JobState
 from runner.core.filters import JobQuery, matches
 from runner.core.job import (
@@ -25,6 +33,7 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    Signal,
     StoredArtifact,
     Submitted,
 )
@@ -45,6 +54,7 @@ class _Job:
         self.cancel_reason: str | None = None
         self.record: bytes | None = None
         self.artifacts: dict[str, StoredArtifact] = {}
+        self.signals: dict[str, Signal] = {}
 
     def change(self, **fields: object) -> None:
         self.summary = msgspec.structs.replace(self.summary, **fields)
@@ -185,6 +195,7 @@ class MemoryLedger:
             traceparent=job.new.traceparent,
             frames=tuple(job.frames),
             cancel_reason=job.cancel_reason,
+            signals=tuple(job.signals[task] for task in sorted(job.signals)),
         )
 
     async def append(self, change: Append) -> None:
@@ -251,6 +262,16 @@ class MemoryLedger:
         if not job.summary.state.terminal and job.cancel_reason is None:
             job.cancel_reason = reason
             job.change(cancel_requested=True)
+        return job.summary
+
+    async def signal(self, job_id: JobId, signal: Signal) -> JobSummary:
+        await self._begin()
+        job = self._get(job_id)
+        if job.summary.state.terminal:
+            raise JobHasEnded(job_id)
+        if signal.task_id in job.signals:
+            raise AlreadyAnswered(job_id, signal.task_id)
+        job.signals[signal.task_id] = signal
         return job.summary
 
     async def delivered(self, entries: Collection[int]) -> None:

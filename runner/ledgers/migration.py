@@ -11,9 +11,9 @@ from sqlalchemy.engine import Connection
 from runner.core.errors import LedgerDamaged
 
 #: The newest revision. Written here so that an up-to-date database opens without loading Alembic.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 
-_KNOWN: Final = frozenset({HEAD})
+_KNOWN: Final = frozenset({"0001", HEAD})
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 

@@ -174,6 +174,19 @@ artifacts: Final = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
+#: Answers of people to tasks; the first one counts.
+signals: Final = sa.Table(
+    "signals",
+    metadata,
+    _job_id(primary_key=True),
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("approved", sa.Boolean, nullable=False),
+    sa.Column("comment", sa.Text, nullable=False),
+    sa.Column("sender", sa.Text, nullable=False),
+    # A JSON value, or empty.
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
 outbox: Final = sa.Table(
     "outbox",
     metadata,

@@ -20,9 +20,9 @@ from sqlalchemy.engine import Engine, make_url
 from runner.core.errors import InvalidSettings, LedgerUnavailable
 from runner.core.events import Artifact
 from runner.core.filters import JobQuery
-from runner.core.job import Append, Body, Change, Claim, Frame, JobSummary, NewJob, OutboxEntry, Submitted
+from runner.core.job import Append, Body, Change, Claim, Frame, JobSummary, NewJob, OutboxEntry, Signal, Submitted
 from runner.core.plan import Instant, JobId
-from runner.ledgers import claims, journal, outbox, queries, submissions, tallies
+from runner.ledgers import claims, journal, outbox, queries, signals, submissions, tallies
 from runner.ledgers.commit import GroupCommit
 from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
@@ -32,6 +32,7 @@ from runner.ledgers.migration import bring_up_to_date
 from runner.ledgers.schema import runners
 from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.writes import (
+    Answering,
     Appending,
     Claiming,
     Delivery,
@@ -69,6 +70,7 @@ PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Ou
     Appending: journal.append,
     Rescue: claims.rescue,
     Wish: claims.wish,
+    Answering: signals.answer,
     Intake: submissions.accept,
     Claiming: claims.claim,
     Delivery: outbox.deliver,
@@ -250,6 +252,9 @@ class SqlLedger:
 
     async def request_cancel(self, job_id: JobId, reason: str) -> JobSummary:
         return await self._write(Wish(job_id, reason))
+
+    async def signal(self, job_id: JobId, signal: Signal) -> JobSummary:
+        return await self._write(Answering(job_id, signal))
 
     async def delivered(self, entries: Collection[int]) -> None:
         await self._write(Delivery(tuple(entries)))

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from runner.core.job import Append, Claim, JobSummary, NewJob, Submitted
+from runner.core.job import Append, Claim, JobSummary, NewJob, Signal, Submitted
 from runner.core.plan import Instant, JobId
 
 Result = TypeVar("Result")
@@ -82,6 +82,13 @@ class Wish(Write[JobSummary], frozen=True):
 
     job_id: JobId
     reason: str
+
+
+class Answering(Write[JobSummary], frozen=True):
+    """Note a person's answer to a task."""
+
+    job_id: JobId
+    signal: Signal
 
 
 class Delivery(Write[None], frozen=True):

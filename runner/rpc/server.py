@@ -130,6 +130,7 @@ def _methods(servicer: JobServicer, observer: Observer) -> dict[str, grpc.RpcMet
         "GetJob": unary(servicer.get_job, messages.GetJobRequest, messages.GetJobResponse),
         "ListJobs": unary(servicer.list_jobs, messages.ListJobsRequest, messages.ListJobsResponse),
         "CancelJob": unary(servicer.cancel_job, messages.CancelJobRequest, messages.CancelJobResponse),
+        "SignalJob": unary(servicer.signal_job, messages.SignalJobRequest, messages.SignalJobResponse),
         "RetryJob": unary(servicer.retry_job, messages.RetryJobRequest, messages.RetryJobResponse),
         "GetLastRecord": stream(
             servicer.get_last_record, messages.GetLastRecordRequest, messages.GetLastRecordResponse.SerializeToString

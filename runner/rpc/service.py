@@ -11,7 +11,7 @@ from runner import frames
 from runner.core.errors import InvalidRequest
 from runner.core.filters import JobQuery, page_token, parse_filter, parse_order, parse_page_token
 from runner.core.findings import Finding
-from runner.core.job import Frame
+from runner.core.job import Frame, Signal
 from runner.engine.again import Retry
 from runner.engine.broadcast import CaughtUp
 from runner.engine.runner import Runner
@@ -110,6 +110,10 @@ class JobServicer:
 
     async def cancel_job(self, request: messages.CancelJobRequest, context: Context) -> messages.CancelJobResponse:
         return messages.CancelJobResponse(job=wire.job(await self._runner.cancel(request.job_id, request.reason)))
+
+    async def signal_job(self, request: messages.SignalJobRequest, context: Context) -> messages.SignalJobResponse:
+        signal = Signal(request.task_id, request.approved, request.comment, request.sender, request.data_json)
+        return messages.SignalJobResponse(job=wire.job(await self._runner.signal(request.job_id, signal)))
 
     async def retry_job(self, request: messages.RetryJobRequest, context: Context) -> messages.RetryJobResponse:
         retry = Retry(

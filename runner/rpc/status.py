@@ -32,6 +32,8 @@ CODES: Final[tuple[tuple[type[errors.RunnerError], grpc.StatusCode, str], ...]] 
     (errors.RecordNotFound, grpc.StatusCode.NOT_FOUND, "RECORD_NOT_FOUND"),
     (errors.ArtifactNotFound, grpc.StatusCode.NOT_FOUND, "ARTIFACT_NOT_FOUND"),
     (errors.JobNotEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED"),
+    (errors.JobHasEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_HAS_ENDED"),
+    (errors.AlreadyAnswered, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_ANSWERED"),
     (errors.NothingToRetry, grpc.StatusCode.FAILED_PRECONDITION, "NOTHING_TO_RETRY"),
     (errors.RequestIdReused, grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     (errors.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
@@ -77,8 +79,10 @@ def failure_of(error: errors.RunnerError) -> CallFailure:
             metadata = {"findings": str(len(findings))}
         case errors.NotFound():
             metadata = {error.kind: error.name}
-        case errors.JobNotEnded() | errors.NothingToRetry():
+        case errors.JobNotEnded() | errors.JobHasEnded() | errors.NothingToRetry():
             metadata = {"job_id": error.job_id}
+        case errors.AlreadyAnswered():
+            metadata = {"job_id": error.job_id, "task_id": error.task_id}
         case errors.RequestIdReused():
             metadata = {"request_id": error.request_id, "job_id": error.job_id}
         case errors.QueueFull():

@@ -41,10 +41,11 @@ LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
     events.TaskCancelled: (logging.INFO, "task_cancelled"),
     events.TaskSkipped: (logging.DEBUG, "task_skipped"),
     events.TaskReused: (logging.DEBUG, "task_reused"),
+    events.TaskSignalled: (logging.INFO, "task_signalled"),
 }
 
 #: Never logged as they are: what jobs are about belongs to their owners, and is large.
-_BULK: Final = frozenset({"output", "text", "artifacts", "warnings"})
+_BULK: Final = frozenset({"output", "text", "artifacts", "warnings", "data", "comment"})
 
 #: A notice's level, where the one who gives it does not say: by how its name ends.
 _ALARMING: Final = (

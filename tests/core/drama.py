@@ -23,6 +23,8 @@ from runner.core.events import (
     JobState,
     Recorded,
     TaskFailed,
+    TaskReused,
+    TaskSignalled,
     TaskTimedOut,
     WaitReason,
 )
@@ -79,6 +81,8 @@ class Driver:
 
     def play(self) -> list[Recorded]:
         self.commit(JobAccepted("Özet", len(self.plan.tasks), "default", self.plan.priority))
+        if self.luck.random() < 0.2:
+            self.reuse()
         self.take()
         for turn in range(3_000):
             if turn == 200:
@@ -99,6 +103,8 @@ class Driver:
                 self.commit(self.outcome(running))
         if self.run.state is JobState.RUNNING and self.luck.random() < self.cancel_chance:
             self.commit(JobCancelling("enough"))
+        if self.run.state is JobState.RUNNING and self.luck.random() < 0.2:
+            self.answer()
         before = self.run.sequence
         settled = self.run.settle(now=self.now, max_lost=MAX_LOST)
         assert [entry.sequence for entry in settled] == list(range(before + 1, self.run.sequence + 1))
@@ -113,6 +119,20 @@ class Driver:
                 break
             if self.luck.random() < 0.6:
                 self.commit(AttemptStarted(ready.plan.id, len(ready.attempts) + 1, "fake"))
+
+    def reuse(self) -> None:
+        """The job retries another, in which some tasks succeeded, and with them all that they depend on."""
+        reused: set[str] = set()
+        for plan in sorted(self.plan.tasks, key=lambda plan: int(plan.id[1:])):
+            if reused.issuperset(plan.dependencies) and self.luck.random() < 0.5:
+                self.commit(TaskReused(plan.id, output=b"1", job_id="earlier"))
+                reused.add(plan.id)
+
+    def answer(self) -> None:
+        """Somebody answers a task, whether it waits for that or not."""
+        task = self.run.tasks[self.luck.choice(self.plan.tasks).id]
+        if not task.state.terminal and task.signal is None:
+            self.commit(TaskSignalled(task.plan.id, approved=self.luck.random() < 0.5))
 
     def pass_time(self) -> None:
         self.now += self.luck.randint(0, 2 * SECOND)
@@ -141,7 +161,7 @@ class Driver:
             )
         if self.luck.random() < 0.3:
             until = self.now + self.luck.randint(1, 90 * SECOND)
-            return AttemptParked(name, attempt=number, reason=WaitReason.BREAKER_OPEN, until=until)
+            return AttemptParked(name, attempt=number, reason=self.luck.choice(tuple(WaitReason)), until=until)
         if running.failures < (running.plan.retries or 0):
             retry_at = self.now + self.luck.randint(1, 90 * SECOND)
             return AttemptFailed(name, attempt=number, failure=failure, retry_at=retry_at)

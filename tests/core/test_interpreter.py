@@ -29,6 +29,7 @@ from runner.core.events import (
     Recorded,
     TaskCancelled,
     TaskFailed,
+    TaskReused,
     TaskState,
     TaskTimedOut,
 )
@@ -37,7 +38,7 @@ from runner.core.plan import Instant, Plan, Priority
 from tests.core.drama import MAX_LOST, SECOND, START, Driver, dramas, plan_of, task, view
 
 TERMINAL: Final = (JobSucceeded, JobPartiallySucceeded, JobFailed, JobCancelled)
-ENDS_A_TASK: Final = (AttemptSucceeded, TaskFailed, TaskTimedOut, TaskCancelled)
+ENDS_A_TASK: Final = (AttemptSucceeded, TaskFailed, TaskTimedOut, TaskCancelled, TaskReused)
 
 
 often = settings(max_examples=60, deadline=None)

@@ -28,6 +28,7 @@ from runner.engine.runner import Runner
 from runner.engine.settings import EngineSettings, QueueSettings
 from runner.engine.slots import Slots
 from runner.engine.submission import Submission
+from runner.handlers.approval import Approval
 from runner.ledgers.memory import MemoryLedger
 from runner.ports import Attempt, Ledger, Outcome, Quiet, Sink
 
@@ -193,7 +194,7 @@ class Stage:
         equipment = Equipment(
             runner_id=f"runner-{next(self._runners)}",
             ledger=ledger,
-            handlers={FALLBACK_HANDLER: self.troupe},
+            handlers={FALLBACK_HANDLER: self.troupe, "approval": Approval()},
             observer=ear,
             clock=self.clock,
             secrets=self.vault,

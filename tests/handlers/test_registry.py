@@ -47,6 +47,7 @@ async def test_the_built_in_task_types_are_claimed_and_the_fallback_is_the_orche
             "system_command",
             "code_executor",
             "file_operation",
+            "approval",
         }
         assert set(handlers) >= TRIGGERS
         assert handlers[FALLBACK] is handlers["ai_prompt"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from runner.core.errors import JobNotFound, LeaseLost
+from runner.core.errors import AlreadyAnswered, JobHasEnded, JobNotFound, LeaseLost
 from runner.core.events import JobState
-from runner.core.job import Claim
+from runner.core.job import Claim, Signal
 from runner.ports import Ledger
 from tests.ledgers.jobs import SECOND, T0, append, claimed, ending, ids, job, release, running, submitted
 
@@ -232,3 +232,22 @@ async def test_a_job_with_a_long_history_is_claimed_alone_but_claimed(ledger: Le
     await ledger.append(append(first, 2, data=b"x" * 10_000))
     await ledger.append(release(first, 3))
     assert [claim.size for claim in await claimed(ledger, max_bytes=10)] == [10_000 + len(job().frames[0].data) + 10]
+
+
+async def test_answers_are_kept_once_and_come_with_the_claim(ledger: Ledger) -> None:
+    one, other = job(), job()
+    await submitted(ledger, one, other)
+    yes = Signal("ask", approved=True, comment="olur — ığ", sender="a", data=b"[1]")
+    assert (await ledger.signal(one.summary.id, yes)).id == one.summary.id
+    with pytest.raises(AlreadyAnswered):
+        await ledger.signal(one.summary.id, Signal("ask", approved=False))
+    second = Signal("later", approved=False)
+    await ledger.signal(one.summary.id, second)
+    claims = {claim.summary.id: claim for claim in await claimed(ledger)}
+    assert claims[one.summary.id].signals == (yes, second)
+    assert claims[other.summary.id].signals == ()
+    await ledger.append(ending(claims[other.summary.id], 2))
+    with pytest.raises(JobHasEnded):
+        await ledger.signal(other.summary.id, yes)
+    with pytest.raises(JobNotFound):
+        await ledger.signal("nowhere", yes)

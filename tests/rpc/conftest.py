@@ -27,6 +27,7 @@ from runner.engine.journal import Journal
 from runner.engine.runner import Runner
 from runner.engine.settings import EngineSettings, QueueSettings
 from runner.engine.slots import Slots
+from runner.handlers.approval import Approval
 from runner.ledgers.holder import Holder
 from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.sql import SqlLedger
@@ -114,7 +115,7 @@ def start(tmp_path: Path) -> Start:
             equipment = Equipment(
                 runner_id=holder.runner_id,
                 ledger=ledger,
-                handlers={"orchestrator": stage},
+                handlers={"orchestrator": stage, "approval": Approval()},
                 observer=observer,
                 clock=clock,
                 secrets=NoSecrets(),

@@ -449,3 +449,25 @@ async def test_what_cannot_be_retried_says_why(daemon: Any) -> None:
     assert details(error)["BadRequest"].field_violations[0].field == "request_id"
     error = await refused(daemon.stub.RetryJob(messages.RetryJobRequest(job_id="nope")))
     assert error.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_person_answers_a_task_that_waits(daemon: Any) -> None:
+    asking = {"parameters": {"task_type": "approval", "message": "Ship it?"}}
+    job_id = (await daemon.stub.SubmitJob(request(alt(asking)))).job.job_id
+    events = watched(daemon, job_id)
+    async for event in events:
+        if event.WhichOneof("event") == "attempt_parked":
+            break
+    assert event.attempt_parked.reason == job_pb2.WAIT_REASON_AWAITING_APPROVAL
+    wrong = await refused(daemon.stub.SignalJob(messages.SignalJobRequest(job_id=job_id, task_id="t7", approved=True)))
+    assert details(wrong)["BadRequest"].field_violations[0].field == "task_id"
+    answer = messages.SignalJobRequest(
+        job_id=job_id, task_id="t0", approved=True, comment="yes", sender="a", data_json=b"7"
+    )
+    assert (await daemon.stub.SignalJob(answer)).job.job_id == job_id
+    rest = [event async for event in events]
+    assert rest[0].WhichOneof("event") == "task_signalled"
+    assert (rest[0].task_signalled.comment, rest[0].task_signalled.sender) == ("yes", "a")
+    assert rest[-1].WhichOneof("event") == "job_succeeded"
+    error = await refused(daemon.stub.SignalJob(answer))
+    assert (error.code(), details(error)["ErrorInfo"].reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_HAS_ENDED")

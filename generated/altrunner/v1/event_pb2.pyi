@@ -47,6 +47,7 @@ class JobEvent(_message.Message):
     TASK_CANCELLED_FIELD_NUMBER: _builtins.int
     TASK_SKIPPED_FIELD_NUMBER: _builtins.int
     TASK_REUSED_FIELD_NUMBER: _builtins.int
+    TASK_SIGNALLED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Dense in its job: 1, 2, 3, …"""
     @_builtins.property
@@ -129,6 +130,10 @@ class JobEvent(_message.Message):
     def task_reused(self) -> Global___TaskReused:
         """Terminal for the task: it has the output that it had in the job that this one retries."""
 
+    @_builtins.property
+    def task_signalled(self) -> Global___TaskSignalled:
+        """Somebody answered a task that waits for approval."""
+
     def __init__(
         self,
         *,
@@ -153,12 +158,13 @@ class JobEvent(_message.Message):
         task_cancelled: Global___TaskCancelled | None = ...,
         task_skipped: Global___TaskSkipped | None = ...,
         task_reused: Global___TaskReused | None = ...,
+        task_signalled: Global___TaskSignalled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused", "task_signalled"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -789,6 +795,44 @@ class TaskReused(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskReused: _TypeAlias = TaskReused  # noqa: Y015
+
+@_typing.final
+class TaskSignalled(_message.Message):
+    """A person's answer to a task that waits for approval, or will."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    approved: _builtins.bool
+    """Whether it may go on."""
+    comment: _builtins.str
+    """What the person said."""
+    sender: _builtins.str
+    """Who answered, as told."""
+    data_json: _builtins.bytes
+    """A JSON value for the task's output, or empty."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+        comment: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        data_json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "comment", b"comment", "data_json", b"data_json", "sender", b"sender", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskSignalled: _TypeAlias = TaskSignalled  # noqa: Y015
 
 @_typing.final
 class TaskSkipped(_message.Message):

@@ -154,6 +154,8 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """The circuit breaker of the endpoint is open; no attempt was consumed."""
     WAIT_REASON_RATE_LIMITED: _WaitReason.ValueType  # 3
     """The endpoint has no room for another call; no attempt was consumed."""
+    WAIT_REASON_AWAITING_APPROVAL: _WaitReason.ValueType  # 4
+    """A person has to approve or reject; SignalJob says which."""
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """Why a task waits between attempts."""
@@ -166,6 +168,8 @@ WAIT_REASON_BREAKER_OPEN: WaitReason.ValueType  # 2
 """The circuit breaker of the endpoint is open; no attempt was consumed."""
 WAIT_REASON_RATE_LIMITED: WaitReason.ValueType  # 3
 """The endpoint has no room for another call; no attempt was consumed."""
+WAIT_REASON_AWAITING_APPROVAL: WaitReason.ValueType  # 4
+"""A person has to approve or reject; SignalJob says which."""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final

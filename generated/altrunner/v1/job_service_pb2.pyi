@@ -730,6 +730,72 @@ class CancelJobResponse(_message.Message):
 Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
 
 @_typing.final
+class SignalJobRequest(_message.Message):
+    """An answer to a task of kind `approval`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. It must not have ended."""
+    task_id: _builtins.str
+    """The task. It need not have begun to wait."""
+    approved: _builtins.bool
+    """Whether it may go on."""
+    comment: _builtins.str
+    """What there is to say. At most 1,000 characters."""
+    sender: _builtins.str
+    """Who answers, as it is to be recorded. At most 255 characters."""
+    data_json: _builtins.bytes
+    """A JSON value for the task's output, or empty. At most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+        comment: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        data_json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "comment", b"comment", "data_json", b"data_json", "job_id", b"job_id", "sender", b"sender", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalJobRequest: _TypeAlias = SignalJobRequest  # noqa: Y015
+
+@_typing.final
+class SignalJobResponse(_message.Message):
+    """The answer is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """View BASIC."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalJobResponse: _TypeAlias = SignalJobResponse  # noqa: Y015
+
+@_typing.final
 class RetryJobRequest(_message.Message):
     """Which job to run once more."""
 

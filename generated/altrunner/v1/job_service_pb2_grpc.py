@@ -70,6 +70,11 @@ class JobServiceStub:
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.SignalJob = channel.unary_unary(
+                '/altrunner.v1.JobService/SignalJob',
+                request_serializer=altrunner_dot_v1_dot_job__service__pb2.SignalJobRequest.SerializeToString,
+                response_deserializer=altrunner_dot_v1_dot_job__service__pb2.SignalJobResponse.FromString,
+                _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/altrunner.v1.JobService/RetryJob',
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
@@ -141,6 +146,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalJob(self, request, context):
+        """Answers a task that waits for approval. The first answer counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetryJob(self, request, context):
         """Runs a job that has ended once more, as a new job: by default only what did not succeed.
         """
@@ -199,6 +211,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'SignalJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalJob,
+                    request_deserializer=altrunner_dot_v1_dot_job__service__pb2.SignalJobRequest.FromString,
+                    response_serializer=altrunner_dot_v1_dot_job__service__pb2.SignalJobResponse.SerializeToString,
             ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
@@ -406,6 +423,33 @@ class JobService:
             '/altrunner.v1.JobService/CancelJob',
             altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/altrunner.v1.JobService/SignalJob',
+            altrunner_dot_v1_dot_job__service__pb2.SignalJobRequest.SerializeToString,
+            altrunner_dot_v1_dot_job__service__pb2.SignalJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

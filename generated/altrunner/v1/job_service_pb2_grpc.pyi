@@ -51,6 +51,8 @@ class JobServiceStub:
     """Jobs by filter, in pages."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
+    SignalJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]
+    """Answers a task that waits for approval. The first answer counts."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
     """Runs a job that has ended once more, as a new job: by default only what did not succeed."""
     GetLastRecord: _grpc.UnaryStreamMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]
@@ -79,6 +81,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Jobs by filter, in pages."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
+    SignalJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]  # type: ignore[assignment]
+    """Answers a task that waits for approval. The first answer counts."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
     """Runs a job that has ended once more, as a new job: by default only what did not succeed."""
     GetLastRecord: _aio.UnaryStreamMultiCallable[_job_service_pb2.GetLastRecordRequest, _job_service_pb2.GetLastRecordResponse]  # type: ignore[assignment]
@@ -146,6 +150,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Asks for a cancellation and answers once the wish is durable. Harmless to repeat; a job that has ended stays as it is."""
+
+    @_abc_1.abstractmethod
+    def SignalJob(
+        self,
+        request: _job_service_pb2.SignalJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.SignalJobResponse, _abc.Awaitable[_job_service_pb2.SignalJobResponse]]:
+        """Answers a task that waits for approval. The first answer counts."""
 
     @_abc_1.abstractmethod
     def RetryJob(

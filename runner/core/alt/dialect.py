@@ -28,6 +28,7 @@ LOCAL_KINDS = frozenset(
         "python",
         "delay",
         "data_processing",
+        "approval",
         "file_operation",
         "system_command",
         "code_executor",

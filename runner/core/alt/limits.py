@@ -24,6 +24,10 @@ class DescriptorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_tasks: int = 10_000
     #: Of all tasks together.
     max_dependencies: int = 200_000
+    #: `${…}` in all tasks together.
+    max_references: int = 20_000
+    #: Characters of them together: a path of JMESPath is compiled, which takes some microseconds a character.
+    max_reference_characters: int = 256 * 1024
     #: Containers inside containers, the file itself being the first; at most 200.
     max_depth: int = 64
     max_yaml_aliases: int = 1_000

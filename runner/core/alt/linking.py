@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from runner.core.alt.dialect import Draft
 from runner.core.alt.graph import Edges
+from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.report import Path, Report, shown
 from runner.core.references import Malformed, Root, scan
 
@@ -17,8 +18,14 @@ def check_references(draft: Draft, edges: Edges, report: Report) -> None:
     """Report references that are malformed, name no task, or name one that is no ancestor of theirs."""
     indices = {task.id: index for index, task in reversed(list(enumerate(draft.plan.tasks)))}
     distant: list[tuple[int, Path, int]] = []
+    count = characters = 0
+    limits = report.limits
     for index, task in enumerate(draft.plan.tasks):
         for place, found in scan(task.parameters):
+            count += 1
+            characters += 0 if isinstance(found, Malformed) else len(found.name) + len(found.path)
+            if count > limits.max_references or characters > limits.max_reference_characters:
+                raise report.fatal("TOO_MANY_REFERENCES", _too_many(limits), path=(draft.list_name,))
             if isinstance(found, Malformed):
                 report.error(
                     found.reason,
@@ -35,6 +42,13 @@ def check_references(draft: Draft, edges: Edges, report: Report) -> None:
                     distant.append((index, place, target))
     if distant:
         _check_ancestors(draft, edges, distant, report)
+
+
+def _too_many(limits: DescriptorLimits) -> str:
+    return (
+        f"There are more references than settings `descriptor.max_references` ({limits.max_references}) and"
+        f" `descriptor.max_reference_characters` ({limits.max_reference_characters}) allow."
+    )
 
 
 def _check_ancestors(draft: Draft, edges: Edges, distant: list[tuple[int, Path, int]], report: Report) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from runner.core.alt import DescriptorLimits
-from tests.core.alt.descriptors import plan_of, reasons, refused, task, tasks_file
+from runner.core.alt import DescriptorLimits, decode
+from tests.core.alt.descriptors import as_json, plan_of, reasons, refused, task, tasks_file
 
 
 def rings(*tasks: object) -> list[str]:
@@ -115,3 +115,10 @@ def test_a_reference_to_an_unknown_task_suggests_the_near_one() -> None:
 def test_a_malformed_reference_in_the_description_is_told_there() -> None:
     (finding,) = refused(tasks_file({"id": "a", "description": "Sum ${tasks.b}"}))
     assert (finding.reason, finding.path) == ("BAD_REFERENCE", "tasks[0].description")
+
+
+def test_too_many_references_are_refused() -> None:
+    raw = tasks_file(task("a"), task("b", "a", parameters={"prompt": "${tasks.a.output.x} " * 20}))
+    assert reasons(raw, limits=DescriptorLimits(max_references=19)) == ["TOO_MANY_REFERENCES"]
+    assert reasons(raw, limits=DescriptorLimits(max_reference_characters=39)) == ["TOO_MANY_REFERENCES"]
+    assert decode(as_json(raw), limits=DescriptorLimits(max_references=20, max_reference_characters=40)).warnings == ()
