@@ -72,7 +72,7 @@ def list_jobs(
 async def _list(
     server: str, where: str, order: str, token: str, count: int | None, *, follow: bool, as_json: bool
 ) -> None:
-    async with options.connected(server) as client:
+    async with options.connected(server, patience=options.WATCH_PATIENCE if follow else options.PATIENCE) as client:
         found: list[Any] = []
         while True:
             size = _PAGE if count is None else min(_PAGE, count - len(found))

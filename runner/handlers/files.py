@@ -56,6 +56,7 @@ class Encoding(enum.StrEnum):
 class FileParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with what. Paths are relative to the job's work directory; `/` stands between their names."""
 
+    #: What to do.
     operation: Operation
     #: Required, but for `list`, which lists the work directory itself without one.
     path: str = "."

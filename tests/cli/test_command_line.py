@@ -87,8 +87,8 @@ def test_a_reader_that_goes_away_is_no_error(alt: CommandLine, descriptor: Write
         assert process.stderr is not None
         assert "#1 accepted" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(20) == 141
-        assert process.stderr.read() == ""
+        told = process.stderr.read()
+        assert (process.wait(20), told) == (141, "")
 
 
 def test_completion_is_there_for_shells(command: CommandLine) -> None:

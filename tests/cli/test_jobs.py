@@ -46,7 +46,9 @@ def test_a_list_can_go_on_with_what_happens(alt: CommandLine, descriptor: Write)
         job = alt("submit", descriptor(a=QUICK), "--label", "live=yes", "--watch", "--json").lines[0]["job"]["job_id"]
         states: list[str] = []
         while not states or states[-1] != "JOB_STATE_SUCCEEDED":
-            change = json.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            assert line, process.stderr and process.stderr.read()
+            change = json.loads(line)
             assert change["job"]["job_id"] == job
             states.append(change["state"])
         assert states[-2:] == ["JOB_STATE_RUNNING", "JOB_STATE_SUCCEEDED"]

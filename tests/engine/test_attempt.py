@@ -98,7 +98,7 @@ async def test_whatever_a_handler_raises_fails_its_task_and_nothing_else(
         (Outcome(endpoint=None), "HANDLER_ERROR"),  # type: ignore[arg-type]
         (Outcome(files=(FileLeft("f", "text"),)), "HANDLER_ERROR"),  # type: ignore[arg-type]
     ],
-    ids=str,
+    ids=map(str, range(9)),
 )
 async def test_an_outcome_that_is_none_fails_its_task_and_the_job_ends(outcome: Any, reason: str) -> None:
     stage = Stage()
