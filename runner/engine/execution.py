@@ -492,9 +492,7 @@ class Execution:
 
 
 def _signal(event: TaskSignalled | None) -> Signal | None:
-    if event is None:
-        return None
-    return Signal(event.task_id, event.approved, event.comment, event.sender, event.data)
+    return None if event is None else Signal(*msgspec.structs.astuple(event))
 
 
 def _is_due(moment: float) -> bool:
