@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,7 +38,7 @@ from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
 from runner.orchestrators.endpoints import open_orchestrators, renew_keys
 from runner.orchestrators.guarded import GuardedOrchestrator
-from runner.ports import Sink
+from runner.ports import Handler, Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
 from runner.sinks.directory import DirectorySink, DirectorySinkSettings
@@ -165,19 +165,7 @@ async def _serve(
         orchestrators = await stack.enter_async_context(
             open_orchestrators(settings.orchestrator, clock=clock, observer=telemetry, chance=random.random)
         )
-        handlers = await stack.enter_async_context(
-            open_handlers(
-                orchestrators,
-                http_request=settings.http_request,
-                python=settings.python,
-                data_processing=settings.data_processing,
-                file_operation=settings.file_operation,
-                system_command=settings.system_command,
-                code_executor=settings.code_executor,
-                work_root=settings.work_root,
-                observer=telemetry,
-            )
-        )
+        handlers = await stack.enter_async_context(_handlers(settings, orchestrators, telemetry))
         work = WorkDirectories(settings.work_root, telemetry)
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
         equipment = Equipment(
@@ -212,6 +200,22 @@ async def _serve(
             asyncio.get_running_loop().call_later(LAST_TASKS, leave)
             loops.cancel_scope.cancel()
         telemetry.notice("stopped", runner_id=holder.runner_id)
+
+
+def _handlers(
+    settings: Settings, orchestrators: Mapping[str, GuardedOrchestrator], telemetry: Telemetry
+) -> AbstractAsyncContextManager[dict[str, Handler]]:
+    return open_handlers(
+        orchestrators,
+        http_request=settings.http_request,
+        python=settings.python,
+        data_processing=settings.data_processing,
+        file_operation=settings.file_operation,
+        system_command=settings.system_command,
+        code_executor=settings.code_executor,
+        work_root=settings.work_root,
+        observer=telemetry,
+    )
 
 
 @asynccontextmanager

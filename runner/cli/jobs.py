@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,7 +12,7 @@ from runner.cli.exits import Exit, exit_of, worst
 from runner.core.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.client import Client
+    pass
 
 _PAGE: Final = 200
 
@@ -73,6 +72,10 @@ async def _list(
     server: str, where: str, order: str, token: str, count: int | None, *, follow: bool, as_json: bool
 ) -> None:
     async with options.connected(server, patience=options.WATCH_PATIENCE if follow else options.PATIENCE) as client:
+        changes = client.watch_jobs(where=where)
+        if follow:
+            # Begun before the list: a change between the two is told twice rather than not at all.
+            await anext(changes)
         found: list[Any] = []
         while True:
             size = _PAGE if count is None else min(_PAGE, count - len(found))
@@ -83,8 +86,9 @@ async def _list(
                 break
         _tell_list(found, token, as_json=as_json)
         if follow:
-            async for change in _changes(client, where):
-                _tell_change(change, as_json=as_json)
+            async for response in changes:
+                for change in response.changes:
+                    _tell_change(change, as_json=as_json)
 
 
 def _tell_list(found: list[Any], token: str, *, as_json: bool) -> None:
@@ -99,12 +103,6 @@ def _tell_list(found: list[Any], token: str, *, as_json: bool) -> None:
         output.notice("no jobs match; submit one: alt-runner submit FILE")
     if token:
         output.notice(f"there are more; show them with --all, or --page-token {token}")
-
-
-async def _changes(client: Client, where: str) -> AsyncIterator[Any]:
-    async for response in client.watch_jobs(where=where):
-        for change in response.changes:
-            yield change
 
 
 def _tell_change(change: Any, *, as_json: bool) -> None:

@@ -34,7 +34,6 @@ _WAITS: Final = {
     WaitReason.BACKING_OFF: "backing off",
     WaitReason.BREAKER_OPEN: "circuit breaker open",
     WaitReason.RATE_LIMITED: "no room at the endpoint",
-    WaitReason.AWAITING_APPROVAL: "awaiting approval",
 }
 _MICROS: Final = 1_000_000
 
@@ -97,6 +96,8 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             wait = between(time, event.retry_at)
             return f"attempt {event.attempt} failed: {failure(event.failure)}; next in {wait}"
         case events.AttemptParked():
+            if event.reason is WaitReason.AWAITING_APPROVAL:
+                return f"asks for approval: {event.message} (alt-runner approve {view.id} {event.task_id}, or reject)"
             return f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
         case events.TaskFailed() | events.TaskTimedOut():
             return f"{TASK_LOOKS[task.state][1]}: {failure(event.failure)}"

@@ -112,7 +112,9 @@ def _apply(task: TaskView, event: events.TaskEvent, time: Instant) -> None:
         case events.AttemptFailed():
             task.trouble, task.waiting_until = event.failure.message, event.retry_at
         case events.AttemptParked():
-            task.trouble, task.waiting_until = event.message, event.until
+            # For a person there is no time at which it tries again.
+            until = None if event.reason is events.WaitReason.AWAITING_APPROVAL else event.until
+            task.trouble, task.waiting_until = event.message, until
         case events.TaskFailed() | events.TaskTimedOut():
             task.trouble = event.failure.message
         case events.TaskCancelled() | events.TaskSkipped():

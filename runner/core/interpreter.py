@@ -208,7 +208,6 @@ class JobRun:
         if after is None:
             raise ValueError(f"{type(event).__name__} cannot happen to task `{event.task_id}`, which is {task.state!r}")
         self._fold_attempt(task, event, time)
-        self._fold_task(task, event, time)
         self._enter(task, after)
         if after.terminal:
             task.ended_at = time
@@ -240,6 +239,8 @@ class JobRun:
                 # Or the answer came while the attempt that asks for it was on its way.
                 answered = event.reason is WaitReason.AWAITING_APPROVAL and task.signal is not None
                 self._wait(task, event.reason, time if answered else event.until)
+            case _:
+                self._fold_task(task, event, time)
 
     def _fold_task(self, task: TaskRun, event: TaskEvent, time: Instant) -> None:
         match event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import msgspec
@@ -46,11 +46,13 @@ class Room:
         if self._changes > _TRUSTED:
             self._amount = None
         self._counted = False
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._forget)
             yield
-        except BaseException:
-            self._amount = None
-            raise
+            undo.pop_all()
+
+    def _forget(self) -> None:
+        self._amount = None
 
     def take(self, *, files: int = 0, size: int = 0) -> None:
         """Before so much more is there.

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -123,12 +123,10 @@ class WorkDirectory:
                 if found.st_nlink != 1:
                     raise outside(shown(path), "is linked to from elsewhere (a hard link)")
                 self._check_size(path, found.st_size + len(content))
-                try:
+                with ExitStack() as undo:
+                    undo.callback(_shorten, descriptor, found.st_size)
                     self._fill(descriptor, _chunks(content))
-                except BaseException:
-                    with suppress(OSError):
-                        os.ftruncate(descriptor, found.st_size)
-                    raise
+                    undo.pop_all()
             return found.st_size + len(content)
 
     def copy(
@@ -401,3 +399,9 @@ def _check_apart(source: Parts, destination: Parts) -> None:
     shorter = min(len(source), len(destination))
     if source[:shorter] == destination[:shorter]:
         raise invalid("destination", "and `path` are the same, or one lies in the other")
+
+
+def _shorten(descriptor: int, size: int) -> None:
+    """Take back what was written after `size`, as far as the disk lets us."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, size)

@@ -24,8 +24,7 @@ def test_a_task_is_approved_and_its_answer_is_its_output(alt: CommandLine, descr
     assert (answered.code, answered.out) == (0, f"ask of {job} is approved\n")
     watched = alt("watch", job)
     assert watched.code == 0
-    assert "ask: waits" in watched.out
-    assert "awaiting approval" in watched.out
+    assert f"ask: asks for approval: Ship it? (alt-runner approve {job} ask, or reject)" in watched.out
     assert "ask: approved by ayşe: go" in watched.out
     record = json.loads(alt("last", "show", job, "--json").out)
     assert record["task_results"]["ask"]["output"]["data"] == {"n": 1}

@@ -19,7 +19,7 @@ from runner.core.job import JobSummary
 from runner.engine.again import RETRY_OF, Retry
 from runner.engine.settings import QueueSettings
 from runner.ports import Attempt, FileLeft, Outcome
-from tests.engine.stage import Engine, Stage, forever, kinds, only, task
+from tests.engine.stage import Engine, Script, Stage, forever, kinds, only, task
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -27,6 +27,17 @@ pytestmark = pytest.mark.timeout(30)
 async def failing(_: Attempt) -> Outcome:
     await anyio.lowlevel.checkpoint()
     raise AttemptError("BAD", "no", retryable=False)
+
+
+def holding() -> tuple[Script, anyio.Event]:
+    """A task that does not end, and what tells that it has begun."""
+    begun = anyio.Event()
+
+    async def script(attempt: Attempt) -> Outcome:
+        begun.set()
+        return await forever(attempt)
+
+    return script, begun
 
 
 async def retried(engine: Engine, job_id: str, **fields: object) -> JobSummary:
@@ -93,11 +104,10 @@ async def test_the_whole_runs_again_where_that_is_asked_for() -> None:
 
 async def test_a_cancelled_job_goes_on_in_a_new_one_without_the_old_deadline() -> None:
     stage = Stage()
-    stage.troupe.scripts["b"] = forever
+    stage.troupe.scripts["b"], begun = holding()
     async with stage.engine() as engine:
         first = await engine.submit(task("a"), task("b", "a"), deadline=stage.clock.now() + 10**9)
-        with anyio.move_on_after(5):
-            await anyio.sleep(10)
+        await begun.wait()
         await engine.runner.cancel(first, "enough")
         assert isinstance((await engine.end(first))[-1].event, JobCancelled)
         del stage.troupe.scripts["b"]
@@ -133,13 +143,13 @@ async def test_a_request_id_makes_a_retry_safe_to_repeat() -> None:
 async def test_a_retry_waits_in_its_queue_like_any_job() -> None:
     stage = Stage()
     stage.queues = {"default": QueueSettings(concurrency=1, max_queued=1)}
-    stage.troupe.scripts = {"a": failing, "hold": forever}
+    hold, begun = holding()
+    stage.troupe.scripts = {"a": failing, "hold": hold}
     async with stage.engine() as engine:
         first = await engine.submit(task("a"))
         await engine.end(first)
         await engine.submit(task("hold"))
-        with anyio.move_on_after(1):
-            await anyio.sleep(2)
+        await begun.wait()
         await retried(engine, first)
         with pytest.raises(QueueFull):
             await retried(engine, first)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 import pytest
 
+from runner import frames
 from runner.core.errors import AlreadyAnswered, InvalidRequest, JobHasEnded, JobNotFound
 from runner.core.events import (
     AttemptParked,
@@ -15,10 +17,9 @@ from runner.core.events import (
     JobPartiallySucceeded,
     JobSucceeded,
     TaskSignalled,
-    TaskState,
     WaitReason,
 )
-from runner.core.job import Signal
+from runner.core.job import Frame, Signal
 from tests.engine.stage import Engine, Stage, kinds, only, task, times
 
 pytestmark = pytest.mark.timeout(30)
@@ -31,11 +32,11 @@ def approval(name: str = "ask", *dependencies: str, **parameters: Any) -> dict[s
 
 async def waiting(engine: Engine, job_id: str, name: str = "ask") -> None:
     """Until the task waits for its answer."""
-    while True:
-        _, run = await engine.runner.job_run(job_id)
-        if run.tasks[name].state is TaskState.WAITING:
-            return
-        await anyio.sleep(0.01)
+    async with aclosing(engine.runner.watch(job_id, heartbeat=10 * DAY)) as stream:
+        async for piece in stream:
+            parked = only(frames.decode([piece]), AttemptParked) if isinstance(piece, Frame) else []
+            if any(event.task_id == name for event in parked):
+                return
 
 
 async def test_a_task_waits_for_days_without_a_slot_until_somebody_approves() -> None:
