@@ -196,12 +196,13 @@ def _fill_succeeded(part: event_pb2.AttemptSucceeded, event: core.AttemptSucceed
     part.output_json, part.output_artifact_id = event.output, event.output_artifact_id
     part.artifacts.extend(map(artifact_message, event.artifacts))
     part.endpoint, part.model = event.endpoint, event.model
+    part.variables_json = event.variables
     if event.usage is not None:
         part.usage.CopyFrom(_usage_message(event.usage))
 
 
 def _fill_reused(part: event_pb2.TaskReused, event: core.TaskReused) -> None:
-    part.task_id, part.job_id = event.task_id, event.job_id
+    part.task_id, part.job_id, part.variables_json = event.task_id, event.job_id, event.variables
     part.output_json, part.output_artifact_id = event.output, event.output_artifact_id
     part.artifacts.extend(map(artifact_message, event.artifacts))
 
@@ -243,6 +244,8 @@ _ENCODERS: Final[dict[type[core.Event], tuple[str, Callable[[Any, Any], None]]]]
     core.TaskCancelled: ("task_cancelled", _filler("task_id", "attempt", "reason")),
     core.TaskSkipped: ("task_skipped", _filler("task_id", "reason")),
     core.TaskReused: ("task_reused", _fill_reused),
+    core.BodyStarted: ("body_started", _filler("task_id", "body", "round", "task_count", "value>value_json")),
+    core.ControlSucceeded: ("control_succeeded", _filler("task_id")),
     core.TaskSignalled: ("task_signalled", _filler("task_id", "approved", "comment", "sender", "data>data_json")),
 }
 
@@ -278,6 +281,7 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         usage=_usage(m),
         endpoint=m.endpoint,
         model=m.model,
+        variables=m.variables_json,
     ),
     "attempt_failed": lambda m: core.AttemptFailed(
         m.task_id,
@@ -318,5 +322,10 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         output_artifact_id=m.output_artifact_id,
         artifacts=tuple(map(artifact, m.artifacts)),
         job_id=m.job_id,
+        variables=m.variables_json,
     ),
+    "body_started": lambda m: core.BodyStarted(
+        m.task_id, body=m.body, round=m.round, task_count=m.task_count, value=m.value_json
+    ),
+    "control_succeeded": lambda m: core.ControlSucceeded(m.task_id),
 }

@@ -18,6 +18,8 @@ from runner.core.events import (
     AttemptProgressed,
     AttemptStarted,
     AttemptSucceeded,
+    BodyStarted,
+    ControlSucceeded,
     Event,
     Failure,
     JobAccepted,
@@ -89,6 +91,7 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         usage=usages,
         endpoint=texts,
         model=texts,
+        variables=st.binary(max_size=20),
     ),
     AttemptFailed: st.builds(
         AttemptFailed,
@@ -122,7 +125,12 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         output_artifact_id=texts,
         artifacts=st.lists(artifacts, max_size=3).map(tuple),
         job_id=texts,
+        variables=st.binary(max_size=20),
     ),
+    BodyStarted: st.builds(
+        BodyStarted, texts, body=texts, round=counts, task_count=counts, value=st.binary(max_size=20)
+    ),
+    ControlSucceeded: st.builds(ControlSucceeded, texts),
     TaskSignalled: st.builds(
         TaskSignalled, texts, approved=st.booleans(), comment=texts, sender=texts, data=st.binary(max_size=20)
     ),

@@ -202,6 +202,8 @@ class AttemptSucceeded(TaskEvent, frozen=True, kw_only=True):
     usage: Usage | None = None
     endpoint: str = ""
     model: str = ""
+    #: The variables that it sets, as a JSON object, or empty.
+    variables: bytes = b""
 
 
 class AttemptFailed(TaskEvent, frozen=True, kw_only=True):
@@ -251,8 +253,28 @@ class TaskCancelled(TaskEvent, frozen=True, kw_only=True):
     reason: str
 
 
+class BodyStarted(TaskEvent, frozen=True, kw_only=True):
+    """A control task begins one run of a body, whose tasks come into being with it."""
+
+    #: `if`, `else`, `round` or `call`.
+    body: str
+    #: Of a loop, from 0.
+    round: int = 0
+    #: Tasks that came into being, those of the branch that is not taken among them.
+    task_count: int = 0
+    #: Of a loop, the value of its variable as JSON, where it is short.
+    value: bytes = b""
+
+
+class ControlSucceeded(TaskEvent, frozen=True):
+    """Terminal for the control task: its last body has ended well."""
+
+
 class TaskReused(TaskEvent, frozen=True, kw_only=True):
-    """It succeeded in the job that this one retries, and does not run again."""
+    """It succeeded in the job that this one retries, and does not run again.
+
+    Of a task that is not there yet, because no body with it has begun: it will not run again, should it come to be.
+    """
 
     #: JSON, or empty where `output_artifact_id` names the artifact that holds it.
     output: bytes = b""
@@ -260,6 +282,8 @@ class TaskReused(TaskEvent, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     #: The job in which it ran.
     job_id: str = ""
+    #: The variables that it sets, as a JSON object, or empty.
+    variables: bytes = b""
 
 
 class TaskSignalled(TaskEvent, frozen=True, kw_only=True):

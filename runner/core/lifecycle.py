@@ -12,6 +12,8 @@ from runner.core.events import (
     AttemptProgressed,
     AttemptStarted,
     AttemptSucceeded,
+    BodyStarted,
+    ControlSucceeded,
     Event,
     JobAccepted,
     JobCancelled,
@@ -66,6 +68,11 @@ TASK_TRANSITIONS: Final[Mapping[tuple[TaskState, type[Event]], TaskState]] = {
     (TaskState.PENDING, TaskSignalled): TaskState.PENDING,
     (TaskState.RUNNING, TaskSignalled): TaskState.RUNNING,
     (TaskState.WAITING, TaskSignalled): TaskState.WAITING,
+    (TaskState.PENDING, BodyStarted): TaskState.RUNNING,
+    (TaskState.RUNNING, BodyStarted): TaskState.RUNNING,
+    # A loop without rounds never runs.
+    (TaskState.PENDING, ControlSucceeded): TaskState.SUCCEEDED,
+    (TaskState.RUNNING, ControlSucceeded): TaskState.SUCCEEDED,
     # Whoever held the job is gone: what was under way is lost and may run once more.
     (TaskState.RUNNING, JobStarted): TaskState.PENDING,
     (TaskState.RUNNING, JobReleased): TaskState.PENDING,

@@ -34,17 +34,146 @@ class Priority(enum.IntEnum):
     CRITICAL = 4
 
 
-class TaskPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One task as it is to run."""
+class Type(enum.StrEnum):
+    """What a variable may hold."""
 
-    #: Unique in the plan.
+    STRING = "string"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    ARRAY = "array"
+    OBJECT = "object"
+    ANY = "any"
+
+
+class Variable(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A name for a value that may change while the job runs."""
+
+    name: str
+    type: Type = Type.ANY
+    #: None where it has no value yet.
+    value: Any = None
+
+
+class Operator(enum.StrEnum):
+    """How a condition compares."""
+
+    EQ = "eq"
+    NEQ = "neq"
+    GT = "gt"
+    LT = "lt"
+    GTE = "gte"
+    LTE = "lte"
+    CONTAINS = "contains"
+    NOT_CONTAINS = "not_contains"
+    STARTS_WITH = "starts_with"
+    ENDS_WITH = "ends_with"
+    AND = "and"
+    OR = "or"
+    NOT = "not"
+
+
+class Value(msgspec.Struct, frozen=True, tag="value"):
+    """An operand: any JSON value, in whose texts references stand."""
+
+    value: Any
+
+
+class Condition(msgspec.Struct, frozen=True, omit_defaults=True, tag="condition"):
+    """What is true or not, once its references are resolved."""
+
+    operator: Operator
+    left: Condition | Value
+    #: None for `not`.
+    right: Condition | Value | None = None
+
+
+class Branch(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="condition"):
+    """Runs one of two bodies."""
+
+    condition: Condition
+    then: tuple[TaskPlan, ...]
+    otherwise: tuple[TaskPlan, ...] = ()
+
+
+class ForEach(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="for_each"):
+    """Runs its body once for each item of a list."""
+
+    variable: str
+    items: Value
+    body: tuple[TaskPlan, ...]
+    #: Rounds under way at a time.
+    parallel: int = 1
+
+
+class ForRange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="for_range"):
+    """Runs its body once for each number from `start` up to, and without, `end`."""
+
+    variable: str
+    start: Value
+    end: Value
+    step: Value
+    body: tuple[TaskPlan, ...]
+    #: Rounds under way at a time.
+    parallel: int = 1
+
+
+class While(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="while"):
+    """Runs its body as long as a condition holds; the variable counts the rounds, from 0."""
+
+    variable: str
+    condition: Condition
+    body: tuple[TaskPlan, ...]
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="function_call"):
+    """Runs the body of a function."""
+
+    function: str
+    #: By parameter; references stand in their texts.
+    arguments: dict[str, Any] = {}
+    #: The variable that takes the function's value.
+    result: str | None = None
+
+
+class Definition(msgspec.Struct, frozen=True, tag="function_def"):
+    """Defines a function, which stands among the plan's; by itself it does nothing."""
+
+
+Loop = ForEach | ForRange | While
+Control = Branch | ForEach | ForRange | While | Call | Definition
+
+
+class Parameter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a function takes."""
+
+    name: str
+    type: Type = Type.ANY
+    #: Taken where a call gives none; None: there is no such value.
+    default: Any = None
+    required: bool = False
+
+
+class Function(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A body with parameters. Its value is the output of its last task."""
+
+    name: str
+    parameters: tuple[Parameter, ...] = ()
+    returns: Type = Type.ANY
+    body: tuple[TaskPlan, ...]
+    description: str = ""
+
+
+class TaskPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One task as it is to run, or a control task, which runs others."""
+
+    #: Unique in the plan. While it runs, that of the instance: `loop1[3]/fetch`.
     id: TaskId
     description: str
     #: The task type as written or inferred: `ai_prompt`, `http_request`, `delay`, …, or any word for the orchestrator.
     kind: str
     #: May hold `${…}` references in any string.
     parameters: dict[str, Any] = {}
-    #: Ids of the tasks that must succeed first; no doubles, never a cycle.
+    #: Ids of the tasks of the same body that must succeed first; no doubles, never a cycle.
     dependencies: tuple[TaskId, ...] = ()
     #: Seconds for one attempt; None for the runner's default.
     timeout: float | None = None
@@ -61,10 +190,14 @@ class TaskPlan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     weight: float = 1.0
     #: Unknown fields of the descriptor and its own metadata, carried to the record.
     metadata: dict[str, Any] = {}
+    #: Its own, which the tasks that it runs see as well.
+    variables: tuple[Variable, ...] = ()
+    #: What it runs, where it is a control task.
+    control: Control | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A job as it is to run: a graph of tasks without cycles."""
+    """A job as it is to run: a graph of tasks without cycles. The tasks of bodies stand inside of what runs them."""
 
     #: The descriptor's own id.
     alt_id: str
@@ -91,3 +224,5 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     fail_fast: bool = False
     #: The descriptor's metadata and its unknown fields, carried to the record.
     metadata: dict[str, Any] = {}
+    variables: tuple[Variable, ...] = ()
+    functions: tuple[Function, ...] = ()

@@ -40,6 +40,8 @@ LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
     events.TaskTimedOut: (logging.WARNING, "task_timed_out"),
     events.TaskCancelled: (logging.INFO, "task_cancelled"),
     events.TaskSkipped: (logging.DEBUG, "task_skipped"),
+    events.BodyStarted: (logging.DEBUG, "body_started"),
+    events.ControlSucceeded: (logging.DEBUG, "control_succeeded"),
     events.TaskReused: (logging.DEBUG, "task_reused"),
     events.TaskSignalled: (logging.INFO, "task_signalled"),
 }

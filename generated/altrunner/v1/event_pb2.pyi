@@ -48,6 +48,8 @@ class JobEvent(_message.Message):
     TASK_SKIPPED_FIELD_NUMBER: _builtins.int
     TASK_REUSED_FIELD_NUMBER: _builtins.int
     TASK_SIGNALLED_FIELD_NUMBER: _builtins.int
+    BODY_STARTED_FIELD_NUMBER: _builtins.int
+    CONTROL_SUCCEEDED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Dense in its job: 1, 2, 3, …"""
     @_builtins.property
@@ -134,6 +136,14 @@ class JobEvent(_message.Message):
     def task_signalled(self) -> Global___TaskSignalled:
         """Somebody answered a task that waits for approval."""
 
+    @_builtins.property
+    def body_started(self) -> Global___BodyStarted:
+        """A control task begins one run of a body."""
+
+    @_builtins.property
+    def control_succeeded(self) -> Global___ControlSucceeded:
+        """Terminal for the control task: it has done what it had to."""
+
     def __init__(
         self,
         *,
@@ -159,12 +169,14 @@ class JobEvent(_message.Message):
         task_skipped: Global___TaskSkipped | None = ...,
         task_reused: Global___TaskReused | None = ...,
         task_signalled: Global___TaskSignalled | None = ...,
+        body_started: Global___BodyStarted | None = ...,
+        control_succeeded: Global___ControlSucceeded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "body_started", b"body_started", "control_succeeded", b"control_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "body_started", b"body_started", "control_succeeded", b"control_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused", "task_signalled"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused", "task_signalled", "body_started", "control_succeeded"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -504,6 +516,7 @@ class AttemptSucceeded(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    VARIABLES_JSON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     attempt: _builtins.int
@@ -516,6 +529,8 @@ class AttemptSucceeded(_message.Message):
     """Where an AI call went, or empty."""
     model: _builtins.str
     """The model that answered, or empty."""
+    variables_json: _builtins.bytes
+    """The variables that it sets, as a JSON object, or empty."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Artifact]:
         """What the task left behind."""
@@ -535,14 +550,77 @@ class AttemptSucceeded(_message.Message):
         usage: _job_pb2.Usage | None = ...,
         endpoint: _builtins.str = ...,
         model: _builtins.str = ...,
+        variables_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "endpoint", b"endpoint", "model", b"model", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "endpoint", b"endpoint", "model", b"model", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id", "usage", b"usage", "variables_json", b"variables_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptSucceeded: _TypeAlias = AttemptSucceeded  # noqa: Y015
+
+@_typing.final
+class BodyStarted(_message.Message):
+    """A control task (condition, loop, function call) begins one run of a body, whose tasks come into being with it.
+    Their ids begin with the control task's: `check/notify`, `loop1[3]/fetch`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The control task."""
+    body: _builtins.str
+    """Which body: `if`, `else`, `round` or `call`."""
+    round: _builtins.int
+    """Of a loop, the round, from 0."""
+    task_count: _builtins.int
+    """Tasks that came into being, those of the branch that is not taken among them."""
+    value_json: _builtins.bytes
+    """Of a loop, the value of its variable as JSON, where it is short."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        body: _builtins.str = ...,
+        round: _builtins.int = ...,
+        task_count: _builtins.int = ...,
+        value_json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "round", b"round", "task_count", b"task_count", "task_id", b"task_id", "value_json", b"value_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BodyStarted: _TypeAlias = BodyStarted  # noqa: Y015
+
+@_typing.final
+class ControlSucceeded(_message.Message):
+    """The control task's last body has ended well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The control task."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlSucceeded: _TypeAlias = ControlSucceeded  # noqa: Y015
 
 @_typing.final
 class AttemptFailed(_message.Message):
@@ -767,6 +845,7 @@ class TaskReused(_message.Message):
     OUTPUT_ARTIFACT_ID_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    VARIABLES_JSON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     output_json: _builtins.bytes
@@ -775,6 +854,8 @@ class TaskReused(_message.Message):
     """The artifact that holds the output as JSON, where it was too large to stand here."""
     job_id: _builtins.str
     """The job in which it ran."""
+    variables_json: _builtins.bytes
+    """The variables that it sets, as a JSON object, or empty."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Artifact]:
         """What the task left behind; this job has them too, under the same ids."""
@@ -787,10 +868,11 @@ class TaskReused(_message.Message):
         output_artifact_id: _builtins.str = ...,
         artifacts: _abc.Iterable[_job_pb2.Artifact] | None = ...,
         job_id: _builtins.str = ...,
+        variables_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "job_id", b"job_id", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "job_id", b"job_id", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id", "variables_json", b"variables_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
