@@ -6,24 +6,16 @@ import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import inspect as types
 
 from runner.commentary import comments
+from runner.core.alt.type_words import in_words
 from runner.core.events import Json
 from runner.handlers.registry import ENTRY_POINTS, FALLBACK
 from runner.ports import Handler
-
-_NAMES: Final[dict[type[types.Type], str]] = {
-    types.AnyType: "any",
-    types.BoolType: "boolean",
-    types.StrType: "text",
-    types.NoneType: "null",
-    types.BytesType: "text in base64",
-    types.DateTimeType: "time",
-}
 
 
 class ParameterDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +91,7 @@ def parameters_of(kind: type[msgspec.Struct]) -> tuple[ParameterDocument, ...]:
     return tuple(
         ParameterDocument(
             name=field.encode_name,
-            type=_type(field.type),
+            type=in_words(field.type),
             required=field.required,
             default=_default(field),
             meaning=_description(field.type) or told.get(field.name, ""),
@@ -119,42 +111,3 @@ def _description(info: types.Type) -> str:
     members = info.types if isinstance(info, types.UnionType) else (info,)
     told = (member.extra_json_schema or {} for member in members if isinstance(member, types.Metadata))
     return " ".join(str(extra["description"]) for extra in told if "description" in extra)
-
-
-def _type(info: types.Type) -> str:
-    match info:
-        case types.Metadata():
-            told = _type(info.type)
-        case types.UnionType():
-            told = _union(info.types)
-        case types.EnumType():
-            told = " or ".join(f"`{member.value}`" for member in info.cls)
-        case types.LiteralType():
-            told = " or ".join(f"`{value}`" for value in info.values)
-        case types.IntType() | types.FloatType():
-            told = ", ".join(["integer" if isinstance(info, types.IntType) else "number", *_bounds(info)])
-        case types.DictType():
-            told = _container("object", info.value_type)
-        case types.ListType() | types.VarTupleType() | types.SetType() | types.FrozenSetType():
-            told = _container("list", info.item_type)
-        case _:
-            told = _NAMES.get(type(info), "object")
-    return told
-
-
-def _container(name: str, item: types.Type) -> str:
-    inner = _type(item)
-    inner = f"({inner})" if " or " in inner else inner
-    return name if inner == "any" else f"{name} of {inner}"
-
-
-def _union(members: Iterable[types.Type]) -> str:
-    names = list(dict.fromkeys(_type(member) for member in members))
-    # Left out is what null says too, and an integer is a number.
-    spoken = [name for name in names if name != "null" and not (name == "integer" and "number" in names)]
-    return " or ".join(spoken)
-
-
-def _bounds(info: types.IntType | types.FloatType) -> list[str]:
-    told = (("more than", info.gt), ("at least", info.ge), ("less than", info.lt), ("at most", info.le))
-    return [f"{words} {bound:,}" for words, bound in told if bound is not None]

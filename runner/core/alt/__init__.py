@@ -2,5 +2,6 @@
 
 from runner.core.alt.decoder import Decoded, decode
 from runner.core.alt.limits import DescriptorLimits
+from runner.core.alt.parameters import LATER, Kinds, ParameterCheck, ParameterProblem
 
-__all__ = ["Decoded", "DescriptorLimits", "decode"]
+__all__ = ["LATER", "Decoded", "DescriptorLimits", "Kinds", "ParameterCheck", "ParameterProblem", "decode"]

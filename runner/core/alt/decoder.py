@@ -15,6 +15,7 @@ from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
 from runner.core.alt.msgpack_bytes import read_msgpack
+from runner.core.alt.parameters import NO_KINDS, Kinds, check_parameters
 from runner.core.alt.report import Locate, Report, Unreadable, kind_of, nearest, shown
 from runner.core.alt.sound import sound_plan
 from runner.core.alt.source import Source, nowhere
@@ -56,14 +57,17 @@ _DIALECTS: tuple[Dialect, ...] = (tasks, segments, workflow)
 _SUPPORTED = ", ".join(f"`{dialect.LIST}` {dialect.SUPPORTED}" for dialect in _DIALECTS)
 
 
-def decode(data: bytes, *, content_type: str = "", limits: DescriptorLimits = DEFAULT_LIMITS) -> Decoded:
+def decode(
+    data: bytes, *, content_type: str = "", limits: DescriptorLimits = DEFAULT_LIMITS, kinds: Kinds = NO_KINDS
+) -> Decoded:
     """Decode a descriptor, in time and memory that `limits` bound, whatever the bytes are.
 
-    Without a content type the format is recognised from the bytes.
+    Without a content type the format is recognised from the bytes. Parameters of tasks are checked where `kinds` knows
+    what their handlers take.
 
     Raises InvalidDescriptor: with all that is wrong with it, and what is odd.
     """
-    plan = sound_plan(data, content_type=content_type, limits=limits)
+    plan = sound_plan(data, content_type=content_type, limits=limits, kinds=kinds)
     if plan is not None:
         return Decoded(plan, ())
     report = Report(limits)
@@ -71,7 +75,7 @@ def decode(data: bytes, *, content_type: str = "", limits: DescriptorLimits = DE
     try:
         source = parse(data, content_type, report)
         locate = source.locate
-        plan = _plan(source, report)
+        plan = _plan(source, report, kinds)
     except Unreadable:
         pass
     errors, warnings = report.findings(locate) if report.errors or report.warnings else ((), ())
@@ -99,7 +103,7 @@ def _check_size(data: bytes, limit: int, setting: str, report: Report) -> None:
         raise report.fatal("TOO_LARGE", message)
 
 
-def _plan(source: Source, report: Report) -> Plan | None:
+def _plan(source: Source, report: Report, kinds: Kinds) -> Plan | None:
     raw = source.value
     if type(raw) is not dict:
         if not report.errors:
@@ -111,6 +115,7 @@ def _plan(source: Source, report: Report) -> Plan | None:
     edges = check_graph(draft, report)
     if source.may_refer:
         check_references(draft, edges, report)
+    check_parameters(draft, kinds, report)
     return draft.plan
 
 

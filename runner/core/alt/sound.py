@@ -19,6 +19,7 @@ from runner.core.alt.json_text import is_sound, may_refer
 from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
+from runner.core.alt.parameters import NO_KINDS, Kinds, check_parameters
 from runner.core.alt.report import Report, Unreadable
 from runner.core.plan import Plan, Priority, TaskPlan
 
@@ -70,7 +71,7 @@ class _Doubtful(Exception):
     """Not for this module."""
 
 
-def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits) -> Plan | None:
+def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits, kinds: Kinds = NO_KINDS) -> Plan | None:
     """The plan, if there is nothing to tell about it; None if there may be."""
     report = Report(limits)
     try:
@@ -83,6 +84,7 @@ def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits) -> P
         edges = check_graph(draft, report)
         if may_refer(data):
             check_references(draft, edges, report)
+        check_parameters(draft, kinds, report)
         msgspec.msgpack.encode(plan)  # refuses what no ledger can store: integers beyond 64 bits
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, Unreadable, _Doubtful):
         return None
