@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
 from runner.core.alt.msgpack_bytes import read_msgpack
+from runner.core.alt.nested import check_children
 from runner.core.alt.parameters import NO_KINDS, Kinds, check_parameters
 from runner.core.alt.report import Locate, Report, Unreadable, kind_of, nearest, shown
 from runner.core.alt.sound import sound_plan
@@ -75,7 +77,7 @@ def decode(
     try:
         source = parse(data, content_type, report)
         locate = source.locate
-        plan = _plan(source, report, kinds)
+        plan = _plan(source.value, report, kinds, may_refer=source.may_refer)
     except Unreadable:
         pass
     errors, warnings = report.findings(locate) if report.errors or report.warnings else ((), ())
@@ -103,8 +105,7 @@ def _check_size(data: bytes, limit: int, setting: str, report: Report) -> None:
         raise report.fatal("TOO_LARGE", message)
 
 
-def _plan(source: Source, report: Report, kinds: Kinds) -> Plan | None:
-    raw = source.value
+def _plan(raw: Any, report: Report, kinds: Kinds, *, may_refer: bool) -> Plan | None:
     if type(raw) is not dict:
         if not report.errors:
             report.error("BAD_TYPE", (), f"A descriptor must be an object, not {kind_of(raw)}.")
@@ -113,9 +114,10 @@ def _plan(source: Source, report: Report, kinds: Kinds) -> Plan | None:
     if draft is None:
         return None
     edges = check_graph(draft, report)
-    if source.may_refer:
+    if may_refer:
         check_references(draft, edges, report)
     check_parameters(draft, kinds, report)
+    check_children(draft, report, partial(_plan, kinds=kinds, may_refer=may_refer))
     return draft.plan
 
 

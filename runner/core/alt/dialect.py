@@ -11,6 +11,7 @@ import msgspec
 from runner.core.alt.fields import UNREADABLE, Spot, Word
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, Priority, TaskId
+from runner.core.quoting import quoted
 
 MODES = {mode.value: mode for mode in Mode}
 PRIORITIES = {priority.name.lower(): priority for priority in Priority}
@@ -20,6 +21,9 @@ read_priority = Word(PRIORITIES, "UNKNOWN_PRIORITY")
 
 #: A task's weight is relative; greater ones are a mistake, and their sum must stay a number.
 HEAVIEST = 1e9
+
+#: The kind that runs a descriptor of its own, as a child of the job.
+JOB = "job"
 
 #: Kinds that are handled here; every other one goes to the orchestrator, unless a handler was added that claims it.
 LOCAL_KINDS = frozenset(
@@ -32,6 +36,7 @@ LOCAL_KINDS = frozenset(
         "file_operation",
         "system_command",
         "code_executor",
+        JOB,
     }
 )
 
@@ -61,7 +66,13 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 def with_prompt(kind: str, parameters: dict[str, Any], text: str) -> dict[str, Any]:
-    """The parameters; for a kind that goes to the orchestrator, with `text` as the prompt if none is given."""
+    """The parameters as the plan has them.
+
+    For a kind that goes to the orchestrator `text` is the prompt if none is given. The descriptor of a child job is
+    quoted: its references are the child's.
+    """
+    if kind == JOB and isinstance(parameters.get("descriptor"), dict):
+        return {**parameters, "descriptor": quoted(parameters["descriptor"])}
     if kind in LOCAL_KINDS or kind in TRIGGERS or parameters.get("prompt") is not None:
         return parameters
     return {**parameters, "prompt": text}

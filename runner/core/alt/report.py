@@ -102,6 +102,20 @@ class Report:
         suggestion = suggestion or (self._nearest(*like) if like else "")
         self.warnings.append(Problem(reason, path, message, suggestion, NOWHERE, at_key))
 
+    def adopt(self, part: Report, path: Path) -> None:
+        """Take over what another report tells of a part of the file, which stands at `path`."""
+        for tell, problems in ((self.error, part.errors), (self.warn, part.warnings)):
+            for problem in map(part._as_written, problems):
+                tell(
+                    problem.reason,
+                    (*path, *problem.path),
+                    problem.message,
+                    suggestion=problem.suggestion,
+                    at_key=problem.at_key,
+                )
+        for word, untold in part._untold.items():
+            self._untold[word] += untold
+
     def _nearest(self, word: str, candidates: Collection[str]) -> str:
         self._compared += len(candidates)
         return nearest(word, candidates) if self._compared <= _MOST_COMPARED else ""

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from runner.core.alt import tasks
-from runner.core.alt.dialect import HEAVIEST, MODES, PRIORITIES, Draft, with_prompt
+from runner.core.alt.dialect import HEAVIEST, JOB, MODES, PRIORITIES, Draft, with_prompt
 from runner.core.alt.fields import Spot, instant
 from runner.core.alt.graph import check_graph
 from runner.core.alt.json_text import is_sound, may_refer
@@ -137,6 +137,7 @@ def _task(task: _Task, limits: DescriptorLimits) -> TaskPlan:
     if (
         type(kind) is not str
         or not kind
+        or kind == JOB
         or kind.isspace()
         or len(kind) > limits.max_title
         or len(task.id) > limits.max_id
