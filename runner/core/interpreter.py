@@ -8,18 +8,21 @@ tasks and events.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
-import msgspec
-
+from runner.core.bodies import Bodies
+from runner.core.control import DEFAULT_LIMITS, BodyRun, ControlLimits
 from runner.core.events import (
-    Artifact,
     AttemptFailed,
     AttemptOutput,
     AttemptParked,
     AttemptProgressed,
     AttemptStarted,
     AttemptSucceeded,
+    BodyStarted,
+    ControlSucceeded,
     Event,
     Failure,
     JobCancelled,
@@ -31,6 +34,7 @@ from runner.core.events import (
     JobStarted,
     JobState,
     JobSucceeded,
+    Json,
     Recorded,
     TaskCancelled,
     TaskEvent,
@@ -40,72 +44,29 @@ from runner.core.events import (
     TaskSkipped,
     TaskState,
     TaskTimedOut,
-    Usage,
     WaitReason,
 )
-from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS
-from runner.core.plan import Instant, Plan, Priority, Sequence, TaskId, TaskPlan
+from runner.core.lifecycle import TASK_TRANSITIONS, job_after
+from runner.core.plan import Instant, JobId, Plan, Priority, Sequence, TaskId, TaskPlan
+from runner.core.runs import AttemptRun, TaskRun
 
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 LOST_TOO_OFTEN = "LOST_TOO_OFTEN"
-
-
-class AttemptRun(msgspec.Struct):
-    """One attempt, as the events tell it."""
-
-    number: int
-    handler: str
-    started_at: Instant
-    ended_at: Instant | None = None
-    #: `running succeeded failed timed_out cancelled parked lost`.
-    outcome: str = "running"
-    endpoint: str = ""
-    model: str = ""
-    usage: Usage | None = None
-    failure: Failure | None = None
-    #: Unicode characters streamed so far.
-    streamed: int = 0
-
-
-class TaskRun(msgspec.Struct):
-    """One task, as the events tell it."""
-
-    plan: TaskPlan
-    #: Its place in the plan.
-    index: int
-    #: Dependencies that have not succeeded yet.
-    unmet: int
-    state: TaskState = TaskState.PENDING
-    attempts: list[AttemptRun] = []
-    #: Attempts that count against the retries: failed ones, not parked or lost ones.
-    failures: int = 0
-    #: Attempts whose runner was lost without a word; one that gave the job back in order is not held against the task.
-    lost: int = 0
-    started_at: Instant | None = None
-    ended_at: Instant | None = None
-    #: JSON, once succeeded; empty where `output_artifact_id` names the artifact that holds it.
-    output: bytes = b""
-    output_artifact_id: str = ""
-    artifacts: tuple[Artifact, ...] = ()
-    #: What went wrong last.
-    failure: Failure | None = None
-    #: Why it was cancelled or skipped.
-    reason: str = ""
-    #: The job in which it ran, where this one retries that; else empty.
-    reused_from: str = ""
-    wait_reason: WaitReason | None = None
-    waiting_until: Instant | None = None
-    #: The answer to it, once somebody gave one.
-    signal: TaskSignalled | None = None
-    #: 0–1.
-    fraction: float = 0.0
-    message: str = ""
+#: Events after which `settle` lets others have their turn.
+MOST_AT_ONCE: Final = 1_000
 
 
 class JobRun:
     """A job's state: the fold of its events over its plan."""
 
-    def __init__(self, plan: Plan, *, deadline: Instant | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        deadline: Instant | None = None,
+        job_id: JobId = "",
+        inputs: Mapping[str, Json] = MappingProxyType({}),
+    ) -> None:
         self.plan = plan
         self.deadline = deadline
         self.state: JobState | None = None
@@ -119,22 +80,14 @@ class JobRun:
         self.error: Failure | None = None
         #: The reason given, once a cancellation is under way.
         self.cancelling: str | None = None
-        self.tasks = {
-            task.id: TaskRun(plan=task, index=index, unmet=len(task.dependencies))
-            for index, task in enumerate(plan.tasks)
-        }
-        self._dependents: dict[TaskId, list[TaskId]] = {task.id: [] for task in plan.tasks}
-        for task in plan.tasks:
-            for dependency in task.dependencies:
-                self._dependents[dependency].append(task.id)
+        #: All tasks so far: those of a body come into being when it begins.
+        self.tasks: dict[TaskId, TaskRun] = {}
+        self._dependents: dict[TaskId, list[TaskId]] = {}
         #: Tasks by state; every task is in exactly one.
         self.counts = dict.fromkeys(TaskState, 0)
-        self.counts[TaskState.PENDING] = len(plan.tasks)
         #: Insertion-ordered sets, one for each priority: the ready tasks in the order they became ready.
         self._ready: dict[Priority, dict[TaskId, None]] = {priority: {} for priority in reversed(Priority)}
-        for task_run in self.tasks.values():
-            if not task_run.unmet:
-                self._make_ready(task_run)
+        #: Tasks with an attempt under way.
         self.running: dict[TaskId, None] = {}
         #: Tasks with a dependency that will never succeed, and why; to be cancelled.
         self._doomed: dict[TaskId, str] = {}
@@ -144,6 +97,30 @@ class JobRun:
         self._wakeups: list[tuple[Instant, TaskId]] = []
         self._weight = sum(task.weight for task in plan.tasks) or 1.0
         self._done_weight = 0.0
+        self.bodies = Bodies(plan, self.tasks, job_id=job_id, inputs=inputs)
+        #: Control tasks that may have something to do.
+        self._due: dict[TaskId, None] = {}
+        #: Tasks of branches that are not taken, and why; to be skipped.
+        self._untaken: dict[TaskId, str] = {}
+        #: What an earlier job has done already of tasks that are not there yet.
+        self._promised: dict[TaskId, TaskReused] = {}
+        #: Tasks that could start and need not.
+        self._redeemable: dict[TaskId, None] = {}
+        for task_id in self._enter_body(plan.tasks, self.bodies.file):
+            if not self.tasks[task_id].unmet:
+                self._make_ready(self.tasks[task_id])
+
+    def _enter_body(self, plans: tuple[TaskPlan, ...], body: BodyRun) -> list[TaskId]:
+        """The tasks of a body come into being. Answers their ids."""
+        named = self.bodies.enter(plans, body)
+        for plan in named:
+            self.tasks[plan.id] = TaskRun(plan=plan, index=len(self.tasks), unmet=len(plan.dependencies))
+            self._dependents[plan.id] = []
+        for plan in named:
+            for dependency in plan.dependencies:
+                self._dependents[dependency].append(plan.id)
+        self.counts[TaskState.PENDING] += len(named)
+        return [plan.id for plan in named]
 
     # ------------------------------------------------------------------------------------------------ the fold
 
@@ -174,7 +151,7 @@ class JobRun:
         self.sequence = recorded.sequence
 
     def _apply_to_job(self, event: JobEvent, time: Instant) -> None:
-        after = JOB_TRANSITIONS.get((self.state, type(event)))
+        after = job_after(self.state, event)
         if after is None:
             raise ValueError(f"{type(event).__name__} cannot happen to a job that is {self.state!r}")
         self.state = after
@@ -203,6 +180,9 @@ class JobRun:
             self._make_ready(task)
 
     def _apply_to_task(self, event: TaskEvent, time: Instant) -> None:
+        if isinstance(event, TaskReused) and event.task_id not in self.tasks:
+            self._promised[event.task_id] = event
+            return
         task = self.tasks[event.task_id]
         after = TASK_TRANSITIONS.get((task.state, type(event)))
         if after is None:
@@ -213,6 +193,9 @@ class JobRun:
             task.ended_at = time
             self._doomed.pop(task.plan.id, None)
             self._set_fraction(task, 1.0)
+            ended = self.bodies.leave(task, succeeded=after is TaskState.SUCCEEDED)
+            if ended:
+                self._due[ended] = None
 
     def _fold_attempt(self, task: TaskRun, event: TaskEvent, time: Instant) -> None:
         match event:
@@ -248,7 +231,13 @@ class JobRun:
                 self._signal(task, event)
             case TaskReused(job_id=job_id):
                 task.reused_from = job_id
-                self._succeed(task, event)
+                self._redeemable.pop(task.plan.id, None)
+                self._succeed(task, self._promised.pop(task.plan.id, event))
+            case BodyStarted():
+                self._begin_body(task, event, time)
+            case ControlSucceeded():
+                self.bodies.take_result(task)
+                self._release_dependents(task)
             case TaskFailed() | TaskTimedOut():
                 self._fail(task, event, time)
             case TaskCancelled(reason=reason):
@@ -262,6 +251,21 @@ class JobRun:
         task.output, task.output_artifact_id = event.output, event.output_artifact_id
         task.artifacts = event.artifacts
         task.failure = None
+        if event.variables:
+            self.bodies.assign(task.plan.id, event.variables)
+        self._release_dependents(task)
+
+    def _begin_body(self, task: TaskRun, event: BodyStarted, time: Instant) -> None:
+        task.started_at = time if task.started_at is None else task.started_at
+        (body, plans), *skipped = self.bodies.begin(task, event)
+        for task_id in self._enter_body(plans, body):
+            if not self.tasks[task_id].unmet:
+                self._make_ready(self.tasks[task_id])
+        for aside, others in skipped:
+            reason = f"`{task.plan.id}` took the other branch"
+            self._untaken.update(dict.fromkeys(self._enter_body(others, aside), reason))
+
+    def _release_dependents(self, task: TaskRun) -> None:
         for dependent in self._dependents[task.plan.id]:
             other = self.tasks[dependent]
             other.unmet -= 1
@@ -287,7 +291,7 @@ class JobRun:
         time: Instant,
         event: AttemptSucceeded | AttemptFailed | AttemptParked | TaskFailed | TaskTimedOut | None = None,
     ) -> None:
-        if task.state is not TaskState.RUNNING:
+        if task.state is not TaskState.RUNNING or not task.attempts:
             return
         attempt = task.attempts[-1]
         attempt.outcome, attempt.ended_at = outcome, time
@@ -316,24 +320,34 @@ class JobRun:
             self._set_fraction(task, min(1.0, max(task.fraction, fraction)))
 
     def _set_fraction(self, task: TaskRun, fraction: float) -> None:
-        self._done_weight += task.plan.weight * (fraction - task.fraction)
+        gained = task.plan.weight * (fraction - task.fraction)
         task.fraction = fraction
+        body = self.bodies.place(task.plan.id)
+        if body is self.bodies.file:
+            self._done_weight += gained
+        elif body.share:
+            control = self.tasks[body.control]
+            self._set_fraction(control, min(1.0, max(0.0, control.fraction + gained * body.share)))
 
     def _enter(self, task: TaskRun, state: TaskState) -> None:
         if state is task.state:
             return
         task_id = task.plan.id
-        if task.state is TaskState.RUNNING:
-            del self.running[task_id]
+        self.running.pop(task_id, None)
         self._ready[self._priority(task)].pop(task_id, None)
-        if state is TaskState.RUNNING:
+        if state is TaskState.RUNNING and task.plan.control is None:
             self.running[task_id] = None
         self.counts[task.state] -= 1
         self.counts[state] += 1
         task.state = state
 
     def _make_ready(self, task: TaskRun) -> None:
-        self._ready[self._priority(task)][task.plan.id] = None
+        if task.plan.control is not None:
+            self._due[task.plan.id] = None
+        elif task.plan.id in self._promised:
+            self._redeemable[task.plan.id] = None
+        else:
+            self._ready[self._priority(task)][task.plan.id] = None
 
     def _priority(self, task: TaskRun) -> Priority:
         return self.plan.priority if task.plan.priority is None else task.plan.priority
@@ -385,34 +399,66 @@ class JobRun:
         `settled` is the time of the last `settle`: a deadline that it saw needs no other waking, or whoever waits for
         tasks that take their time to stop would be woken without a pause.
         """
+        if self._due or self._untaken or self._redeemable:
+            return settled
         while self._wakeups:
             until, task_id = self._wakeups[0]
             task = self.tasks[task_id]
             if task.state is TaskState.WAITING and task.waiting_until == until:
                 break
             heapq.heappop(self._wakeups)
-        times = [self._wakeups[0][0]] if self._wakeups else []
+        # A paused job starts nothing: a task that is due would be a reason to wake for ever.
+        times = [self._wakeups[0][0]] if self._wakeups and self.state is not JobState.PAUSED else []
         if self.deadline is not None and not self.expired(settled):
             times.append(self.deadline)
         return min(times, default=None)
 
-    def settle(self, *, now: Instant, max_lost: int) -> list[Recorded]:
-        """Record everything that follows by itself: cancelled descendants, the job's end.
+    def settle(self, *, now: Instant, max_lost: int, limits: ControlLimits = DEFAULT_LIMITS) -> list[Recorded]:
+        """Record what follows by itself: cancelled descendants, steps of control tasks, the job's end.
 
-        Running tasks are never touched here: whoever runs them stops them and records how they ended.
+        Running attempts are never touched here: whoever runs them stops them and records how they ended. After some
+        thousand events there may be more to settle; `next_wakeup` then tells that it is due.
         """
         if self.state is not JobState.RUNNING:
             return []
         recorded = [self.record(event, time=now) for event in self._give_up_lost(max_lost)]
-        reason = self.stopping or ("the job's deadline passed" if self.expired(now) else None)
-        if reason is not None:
-            self._doomed.update(dict.fromkeys(self._unstarted(), reason))
-        while self._doomed:
-            for task_id, why in tuple(self._doomed.items()):
-                recorded.append(self.record(TaskCancelled(task_id, attempt=0, reason=why), time=now))
+        while len(recorded) < MOST_AT_ONCE:
+            before = len(recorded)
+            recorded += [self.record(event, time=now) for event in self._consequences(now, limits)]
+            if len(recorded) == before:
+                break
         if self._open() == 0:
             recorded.append(self.record(self._end(now), time=now))
         return recorded
+
+    def _consequences(self, now: Instant, limits: ControlLimits) -> Iterator[Event]:
+        """One round of what follows by itself; each event is to be folded in before the next is asked for."""
+        reason = self.stopping or ("the job's deadline passed" if self.expired(now) else None)
+        if reason is not None:
+            self._doomed.update(dict.fromkeys(self._unstarted(), reason))
+        for task_id, why in tuple(self._doomed.items()):
+            yield TaskCancelled(task_id, attempt=0, reason=why)
+        for task_id, why in tuple(self._untaken.items()):
+            del self._untaken[task_id]
+            if self.tasks[task_id].state is TaskState.PENDING:
+                yield TaskSkipped(task_id, why)
+        for task_id in tuple(self._redeemable):
+            yield TaskReused(task_id, job_id=self._promised[task_id].job_id)
+        for task_id in tuple(self._due):
+            event = self._step(task_id, reason, limits)
+            if event is None:
+                del self._due[task_id]
+            else:
+                yield event
+
+    def _step(self, task_id: TaskId, reason: str | None, limits: ControlLimits) -> Event | None:
+        """What a control task does next; once all stops, it ends as soon as its bodies have."""
+        task = self.tasks[task_id]
+        if task.state.terminal or (reason is not None and self.bodies.control(task_id).open):
+            return None
+        if reason is not None:
+            return TaskCancelled(task_id, attempt=0, reason=reason)
+        return self.bodies.step(task, limits)
 
     def _give_up_lost(self, max_lost: int) -> list[Event]:
         given_up: list[Event] = []

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.events import Artifact, Failure, JobState, TaskState, Usage
-from runner.core.interpreter import AttemptRun, JobRun, TaskRun
+from runner.core.interpreter import JobRun
 from runner.core.job import JobSummary
 from runner.core.plan import Instant, Plan, TaskId
 from runner.core.record import (
@@ -27,6 +27,7 @@ from runner.core.record import (
     duration_text,
     tokens_of,
 )
+from runner.core.runs import AttemptRun, TaskRun
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -226,3 +227,44 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     metadata: dict[str, Any] = {}
     variables: tuple[Variable, ...] = ()
     functions: tuple[Function, ...] = ()
+
+
+def bodies(control: Control | None) -> tuple[tuple[TaskPlan, ...], ...]:
+    """The bodies that stand inside of a control task; a call's stands in its function."""
+    match control:
+        case Branch(then=then, otherwise=otherwise):
+            return (then, otherwise)
+        case ForEach(body=body) | ForRange(body=body) | While(body=body):
+            return (body,)
+    return ()
+
+
+def every_task(plan: Plan) -> Iterator[TaskPlan]:
+    """All tasks of a plan, those inside of others and of functions among them, each before what is inside of it."""
+    waiting = [plan.tasks, *(function.body for function in plan.functions)][::-1]
+    while waiting:
+        for task in waiting.pop():
+            yield task
+            waiting += bodies(task.control)
+
+
+def operands(control: Control | None) -> list[Any]:
+    """The values of a control task in which references may stand."""
+    match control:
+        case Branch(condition=condition) | While(condition=condition):
+            return list(_values(condition))
+        case ForEach(items=items):
+            return [items.value]
+        case ForRange(start=start, end=end, step=step):
+            return [start.value, end.value, step.value]
+        case Call(arguments=arguments):
+            return [arguments]
+    return []
+
+
+def _values(condition: Condition) -> Iterator[Any]:
+    for operand in (condition.left, condition.right):
+        if isinstance(operand, Condition):
+            yield from _values(operand)
+        elif operand is not None:
+            yield operand.value

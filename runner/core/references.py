@@ -4,11 +4,13 @@
     ${tasks.ID.output.PATH}     a part of it; PATH is JMESPath
     ${inputs.NAME}              what the submitter passed; ${inputs.NAME.PATH} a part of it
     ${inputs}                   all of that, as an object
+    ${variables.NAME}           a variable, where the descriptor has some; ${variables.NAME.PATH} a part of it
     ${job.id}                   the job's id
     ${secrets.NAME}             a secret, looked up at the moment of the call
 
 `$${` is a literal `${`. A bare ID ends before the first `.output`; an id that holds one, or a brace or a quote, is
-written as a JSON text: `${tasks."my.output".output}`. So is the NAME of an input that is not a plain word.
+written as a JSON text: `${tasks."my.output".output}`. So is the NAME of an input that is not a plain word. Inside of a
+body, ID is looked for in the same run of it first, then in what is around it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import msgspec
 
 from runner.core.errors import AttemptError
 from runner.core.events import Json
-from runner.core.plan import Plan, TaskId
+from runner.core.plan import Plan, TaskId, every_task, operands
 
 #: Characters of one reference. JMESPath's parser recurses.
 LONGEST = 2_000
@@ -63,6 +65,7 @@ class Root(enum.StrEnum):
 
     TASKS = "tasks"
     INPUTS = "inputs"
+    VARIABLES = "variables"
     JOB = "job"
     SECRETS = "secrets"
 
@@ -93,6 +96,11 @@ Piece = str | Reference | Malformed
 Place = tuple[str | int, ...]
 
 
+def no_variable(name: str) -> Json:
+    """For scopes without variables."""
+    raise KeyError(name)
+
+
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """What references resolve to, for one attempt."""
 
@@ -102,6 +110,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     #: The value of a secret, or None if there is none.
     secret: Callable[[str], str | None]
+    #: The value of a variable. May raise KeyError.
+    variable: Callable[[str], Json] = no_variable
 
 
 # ----------------------------------------------------------------------------------------------------- parsing
@@ -151,7 +161,9 @@ def _reference(inside: str) -> Reference | Malformed:  # noqa: PLR0911 - one ret
         case "tasks":
             return _task_output(rest)
         case "inputs":
-            return Reference(Root.INPUTS, "") if inside == "inputs" else _input(rest)
+            return Reference(Root.INPUTS, "") if inside == "inputs" else _named_value(Root.INPUTS, "an input", rest)
+        case "variables":
+            return _named_value(Root.VARIABLES, "a variable", rest)
         case "job" if rest == "id":
             return Reference(Root.JOB, rest)
         case "job":
@@ -160,12 +172,9 @@ def _reference(inside: str) -> Reference | Malformed:  # noqa: PLR0911 - one ret
             return Reference(Root.SECRETS, rest)
         case "secrets":
             return Malformed("BAD_REFERENCE", "A reference to a secret is written `${secrets.NAME}`.")
-        case "variables":
-            message = f"There is no variable `{rest[:60]}`: descriptors of this version have none."
-            return Malformed("UNKNOWN_REFERENCE", message)
     message = (
-        f"`${{{inside[:60]}}}` refers to nothing; a reference begins with `tasks.`, `inputs.`, `job.` or `secrets.`, "
-        "and `$${` is a literal."
+        f"`${{{inside[:60]}}}` refers to nothing; a reference begins with `tasks.`, `inputs.`, `variables.`, "
+        "`job.` or `secrets.`, and `$${` is a literal."
     )
     return Malformed("UNKNOWN_REFERENCE", message, root[:60], tuple(Root))
 
@@ -182,13 +191,13 @@ def _task_output(rest: str) -> Reference | Malformed:
     return Malformed("BAD_REFERENCE", message)
 
 
-def _input(rest: str) -> Reference | Malformed:
+def _named_value(root: Root, what: str, rest: str) -> Reference | Malformed:
     quoted = _JSON_TEXT.match(rest)
     found = quoted or _BARE_NAME.match(rest)
     name = (_unquoted(found[0]) if quoted else found[0]) if found else None
     if found is None or not name:
-        return Malformed("BAD_REFERENCE", "A reference to an input is written `${inputs.NAME}`.")
-    return _with_path(Root.INPUTS, name, rest[found.end() :])
+        return Malformed("BAD_REFERENCE", f"A reference to {what} is written `${{{root}.NAME}}`.")
+    return _with_path(root, name, rest[found.end() :])
 
 
 def _unquoted(text: str) -> str | None:
@@ -304,7 +313,8 @@ def is_reference(value: Json) -> bool:
 
 def required_inputs(plan: Plan) -> set[str]:
     """The inputs that a submitter must pass."""
-    found = (found for task in plan.tasks for found in find(task.parameters))
+    values = (value for task in every_task(plan) for value in (task.parameters, *operands(task.control)))
+    found = (found for value in values for found in find(value))
     return {reference.name for reference in found if reference.root is Root.INPUTS and reference.name}
 
 
@@ -373,16 +383,15 @@ def _named(reference: Reference, scope: Scope) -> Json:
     name = reference.name
     match reference.root:
         case Root.TASKS:
-            try:
-                return scope.output(name)
-            except KeyError:
-                raise _unresolved(f"task `{name}` has no output") from None
+            return _looked_up(scope.output, name, f"task `{name}` has no output")
         case Root.INPUTS if not name:
             return dict(scope.inputs)
         case Root.INPUTS:
             if name not in scope.inputs:
                 raise _unresolved(f"the input `{name}` was not passed when the job was submitted")
             return scope.inputs[name]
+        case Root.VARIABLES:
+            return _looked_up(scope.variable, name, f"the variable `{name}` has no value yet")
         case Root.SECRETS:
             secret = scope.secret(name)
             if secret is None:
@@ -390,6 +399,13 @@ def _named(reference: Reference, scope: Scope) -> Json:
             return secret
         case Root.JOB:
             return scope.job_id
+
+
+def _looked_up(find: Callable[[str], Json], name: str, otherwise: str) -> Json:
+    try:
+        return find(name)
+    except KeyError:
+        raise _unresolved(otherwise) from None
 
 
 def _unresolved(message: str) -> AttemptError:

@@ -10,7 +10,7 @@ import msgspec
 
 from runner.core.errors import AttemptError
 from runner.core.events import Artifact, AttemptSucceeded
-from runner.core.interpreter import TaskRun
+from runner.core.runs import TaskRun
 from runner.core.job import StoredArtifact
 from runner.core.plan import Instant
 from runner.engine.attempt import Failed, LiveAttempt, Succeeded

@@ -35,7 +35,8 @@ from runner.core.events import (
     TaskSignalled,
     TaskTimedOut,
 )
-from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun, TaskRun
+from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun
+from runner.core.runs import TaskRun
 from runner.core.job import Append, Claim, Ending, Signal, StoredArtifact
 from runner.core.last import compose, seal
 from runner.core.plan import Instant, Plan, TaskId, TaskPlan
@@ -261,11 +262,9 @@ class Execution:
 
     def _report(self) -> None:
         """Progress and text that have waited long enough, or that another commit can carry."""
-        if not self._has_news:
+        if not self._has_news or self._run.state is not JobState.RUNNING:
             return
         if not self._uncommitted and not _is_due(self._reported_at + REPORT_INTERVAL):
-            return
-        if self._run.state is not JobState.RUNNING:
             return
         self._has_news = False
         self._reported_at = anyio.current_time()
@@ -282,6 +281,7 @@ class Execution:
             plan=self._plan,
             task=task.plan,
             number=len(task.attempts),
+            failures=task.failures,
             timeout=max(0.0, min(limit, left)),
             ends_with_job=left < limit,
             signal=_signal(task.signal),

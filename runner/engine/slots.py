@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from runner.core.interpreter import TaskRun
+from runner.core.runs import TaskRun
 from runner.core.plan import Priority, TaskId
 
 #: Turns that one step of priority is worth.

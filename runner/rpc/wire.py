@@ -14,7 +14,8 @@ from runner import frames
 from runner.core.errors import RunnerError
 from runner.core.events import JobState, TaskState
 from runner.core.findings import Finding
-from runner.core.interpreter import JobRun, TaskRun
+from runner.core.interpreter import JobRun
+from runner.core.runs import TaskRun
 from runner.core.job import Change, JobSummary
 from runner.core.plan import Instant, Priority
 from runner.engine.runner import Accepted

@@ -47,7 +47,7 @@ LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
 }
 
 #: Never logged as they are: what jobs are about belongs to their owners, and is large.
-_BULK: Final = frozenset({"output", "text", "artifacts", "warnings", "data", "comment"})
+_BULK: Final = frozenset({"output", "text", "artifacts", "warnings", "data", "comment", "variables", "value"})
 
 #: A notice's level, where the one who gives it does not say: by how its name ends.
 _ALARMING: Final = (

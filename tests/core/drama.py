@@ -28,7 +28,8 @@ from runner.core.events import (
     TaskTimedOut,
     WaitReason,
 )
-from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun, TaskRun
+from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun
+from runner.core.runs import TaskRun
 from runner.core.plan import Instant, Plan, Priority, TaskPlan
 
 SECOND: Final = 1_000_000

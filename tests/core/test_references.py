@@ -134,7 +134,7 @@ def test_what_a_reference_brings_is_not_resolved_again() -> None:
         ("${HOME}", "UNKNOWN_REFERENCE"),
         ("${task.a.output}", "UNKNOWN_REFERENCE"),
         ("${job.title}", "UNKNOWN_REFERENCE"),
-        ("${variables.x}", "UNKNOWN_REFERENCE"),
+        ("${variables.}", "BAD_REFERENCE"),
     ],
 )
 def test_what_is_no_reference_is_told_and_never_resolved(text: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.events import AttemptStarted, JobStarted, JobSucceeded
-from runner.core.interpreter import TaskRun
+from runner.core.runs import TaskRun
 from runner.core.plan import Priority, TaskPlan
 from runner.engine.slots import Slots, Standing
 from runner.ports import Attempt, Bulkhead, Handler, Outcome

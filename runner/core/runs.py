@@ -1,0 +1,60 @@
+"""What the events tell of one task and its attempts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runner.core.events import Artifact, Failure, TaskSignalled, TaskState, Usage, WaitReason
+from runner.core.plan import Instant, TaskPlan
+
+
+class AttemptRun(msgspec.Struct):
+    """One attempt, as the events tell it."""
+
+    number: int
+    handler: str
+    started_at: Instant
+    ended_at: Instant | None = None
+    #: `running succeeded failed timed_out cancelled parked lost`.
+    outcome: str = "running"
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
+    failure: Failure | None = None
+    #: Unicode characters streamed so far.
+    streamed: int = 0
+
+
+class TaskRun(msgspec.Struct):
+    """One task, as the events tell it."""
+
+    plan: TaskPlan
+    #: Its place in the plan.
+    index: int
+    #: Dependencies that have not succeeded yet.
+    unmet: int
+    state: TaskState = TaskState.PENDING
+    attempts: list[AttemptRun] = []
+    #: Attempts that count against the retries: failed ones, not parked or lost ones.
+    failures: int = 0
+    #: Attempts whose runner was lost without a word; one that gave the job back in order is not held against the task.
+    lost: int = 0
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    #: JSON, once succeeded; empty where `output_artifact_id` names the artifact that holds it.
+    output: bytes = b""
+    output_artifact_id: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+    #: What went wrong last.
+    failure: Failure | None = None
+    #: Why it was cancelled or skipped.
+    reason: str = ""
+    #: The job in which it ran, where this one retries that; else empty.
+    reused_from: str = ""
+    wait_reason: WaitReason | None = None
+    waiting_until: Instant | None = None
+    #: The answer to it, once somebody gave one.
+    signal: TaskSignalled | None = None
+    #: 0–1.
+    fraction: float = 0.0
+    message: str = ""
