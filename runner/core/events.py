@@ -20,7 +20,7 @@ class JobState(enum.IntEnum):
 
     QUEUED = 1
     RUNNING = 2
-    # 3 is kept for PAUSED.
+    PAUSED = 3
     SUCCEEDED = 4
     PARTIALLY_SUCCEEDED = 5
     FAILED = 6
@@ -133,6 +133,17 @@ class JobCancelling(JobEvent, frozen=True):
     """A cancellation was asked for; running tasks have their grace time."""
 
     reason: str
+
+
+class JobPaused(JobEvent, frozen=True):
+    """Nothing new starts until the job is resumed; attempts that are under way finish."""
+
+
+class JobResumed(JobEvent, frozen=True):
+    """The job goes on."""
+
+    #: Whether a runner holds it still: then it is RUNNING again, else QUEUED.
+    held: bool = False
 
 
 class JobSucceeded(JobEvent, frozen=True):

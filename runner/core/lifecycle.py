@@ -18,9 +18,12 @@ from runner.core.events import (
     JobAccepted,
     JobCancelled,
     JobCancelling,
+    JobEvent,
     JobFailed,
     JobPartiallySucceeded,
+    JobPaused,
     JobReleased,
+    JobResumed,
     JobStarted,
     JobState,
     JobSucceeded,
@@ -44,7 +47,34 @@ JOB_TRANSITIONS: Final[Mapping[tuple[JobState | None, type[Event]], JobState]] =
     (JobState.RUNNING, JobPartiallySucceeded): JobState.PARTIALLY_SUCCEEDED,
     (JobState.RUNNING, JobFailed): JobState.FAILED,
     (JobState.RUNNING, JobCancelled): JobState.CANCELLED,
+    (JobState.QUEUED, JobPaused): JobState.PAUSED,
+    (JobState.RUNNING, JobPaused): JobState.PAUSED,
+    # It was resumed, and paused again before a runner heard of the first.
+    (JobState.PAUSED, JobPaused): JobState.PAUSED,
+    # See `job_after` for one that is held.
+    (JobState.PAUSED, JobResumed): JobState.QUEUED,
+    # A runner takes a paused job only to end it: it was cancelled, or its deadline passed.
+    (JobState.PAUSED, JobStarted): JobState.RUNNING,
+    # Nothing of it runs any more.
+    (JobState.PAUSED, JobReleased): JobState.PAUSED,
+    # What was under way when it was paused may be all that was left to do.
+    (JobState.PAUSED, JobCancelling): JobState.PAUSED,
+    (JobState.PAUSED, JobSucceeded): JobState.SUCCEEDED,
+    (JobState.PAUSED, JobPartiallySucceeded): JobState.PARTIALLY_SUCCEEDED,
+    (JobState.PAUSED, JobFailed): JobState.FAILED,
+    (JobState.PAUSED, JobCancelled): JobState.CANCELLED,
 }
+
+#: In these states a job may be in a runner's hands, with attempts under way.
+IN_HAND: Final = frozenset({JobState.RUNNING, JobState.PAUSED})
+
+
+def job_after(before: JobState | None, event: JobEvent) -> JobState | None:
+    """The state of a job after an event; None if it cannot happen to it."""
+    if isinstance(event, JobResumed) and event.held and before is JobState.PAUSED:
+        return JobState.RUNNING
+    return JOB_TRANSITIONS.get((before, type(event)))
+
 
 TASK_TRANSITIONS: Final[Mapping[tuple[TaskState, type[Event]], TaskState]] = {
     (TaskState.PENDING, AttemptStarted): TaskState.RUNNING,

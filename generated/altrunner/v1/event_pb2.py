@@ -26,7 +26,7 @@ from altrunner.v1 import job_pb2 as altrunner_dot_v1_dot_job__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ltrunner/v1/event.proto\x12\x0c\x61ltrunner.v1\x1a\x16\x61ltrunner/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\n\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0cjob_accepted\x18\n \x01(\x0b\x32\x19.altrunner.v1.JobAcceptedH\x00\x12/\n\x0bjob_started\x18\x0b \x01(\x0b\x32\x18.altrunner.v1.JobStartedH\x00\x12\x31\n\x0cjob_released\x18\x0c \x01(\x0b\x32\x19.altrunner.v1.JobReleasedH\x00\x12\x35\n\x0ejob_cancelling\x18\r \x01(\x0b\x32\x1b.altrunner.v1.JobCancellingH\x00\x12\x33\n\rjob_succeeded\x18\x0e \x01(\x0b\x32\x1a.altrunner.v1.JobSucceededH\x00\x12\x46\n\x17job_partially_succeeded\x18\x0f \x01(\x0b\x32#.altrunner.v1.JobPartiallySucceededH\x00\x12-\n\njob_failed\x18\x10 \x01(\x0b\x32\x17.altrunner.v1.JobFailedH\x00\x12\x33\n\rjob_cancelled\x18\x11 \x01(\x0b\x32\x1a.altrunner.v1.JobCancelledH\x00\x12\x37\n\x0f\x61ttempt_started\x18\x1e \x01(\x0b\x32\x1c.altrunner.v1.AttemptStartedH\x00\x12=\n\x12\x61ttempt_progressed\x18\x1f \x01(\x0b\x32\x1f.altrunner.v1.AttemptProgressedH\x00\x12\x35\n\x0e\x61ttempt_output\x18  \x01(\x0b\x32\x1b.altrunner.v1.AttemptOutputH\x00\x12;\n\x11\x61ttempt_succeeded\x18! \x01(\x0b\x32\x1e.altrunner.v1.AttemptSucceededH\x00\x12\x35\n\x0e\x61ttempt_failed\x18\" \x01(\x0b\x32\x1b.altrunner.v1.AttemptFailedH\x00\x12\x35\n\x0e\x61ttempt_parked\x18# \x01(\x0b\x32\x1b.altrunner.v1.AttemptParkedH\x00\x12/\n\x0btask_failed\x18$ \x01(\x0b\x32\x18.altrunner.v1.TaskFailedH\x00\x12\x34\n\x0etask_timed_out\x18% \x01(\x0b\x32\x1a.altrunner.v1.TaskTimedOutH\x00\x12\x35\n\x0etask_cancelled\x18& \x01(\x0b\x32\x1b.altrunner.v1.TaskCancelledH\x00\x12\x31\n\x0ctask_skipped\x18\' \x01(\x0b\x32\x19.altrunner.v1.TaskSkippedH\x00\x12/\n\x0btask_reused\x18( \x01(\x0b\x32\x18.altrunner.v1.TaskReusedH\x00\x12\x35\n\x0etask_signalled\x18) \x01(\x0b\x32\x1b.altrunner.v1.TaskSignalledH\x00\x12\x31\n\x0c\x62ody_started\x18* \x01(\x0b\x32\x19.altrunner.v1.BodyStartedH\x00\x12;\n\x11\x63ontrol_succeeded\x18+ \x01(\x0b\x32\x1e.altrunner.v1.ControlSucceededH\x00\x42\x07\n\x05\x65vent\"\x92\x01\n\x0bJobAccepted\x12\r\n\x05title\x18\x01 \x01(\t\x12\x12\n\ntask_count\x18\x02 \x01(\x05\x12\r\n\x05queue\x18\x03 \x01(\t\x12(\n\x08priority\x18\x04 \x01(\x0e\x32\x16.altrunner.v1.Priority\x12\'\n\x08warnings\x18\x05 \x03(\x0b\x32\x15.altrunner.v1.Finding\"4\n\nJobStarted\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\"0\n\x0bJobReleased\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\rJobCancelling\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0e\n\x0cJobSucceeded\"=\n\x15JobPartiallySucceeded\x12$\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x15.altrunner.v1.Failure\"1\n\tJobFailed\x12$\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x15.altrunner.v1.Failure\"\x1e\n\x0cJobCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"C\n\x0e\x41ttemptStarted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0f\n\x07handler\x18\x03 \x01(\t\"\xae\x01\n\x11\x41ttemptProgressed\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\x08\x66raction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tcompleted\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\x05total\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07message\x18\x06 \x01(\tB\x0b\n\t_fractionB\x0c\n\n_completedB\x08\n\x06_total\"O\n\rAttemptOutput\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04text\x18\x04 \x01(\t\"\xed\x01\n\x10\x41ttemptSucceeded\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x13\n\x0boutput_json\x18\x03 \x01(\x0c\x12\x1a\n\x12output_artifact_id\x18\x04 \x01(\t\x12)\n\tartifacts\x18\x05 \x03(\x0b\x32\x16.altrunner.v1.Artifact\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.altrunner.v1.Usage\x12\x10\n\x08\x65ndpoint\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x16\n\x0evariables_json\x18\t \x01(\x0c\"c\n\x0b\x42odyStarted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x05\x12\x12\n\ntask_count\x18\x04 \x01(\x05\x12\x12\n\nvalue_json\x18\x05 \x01(\x0c\"#\n\x10\x43ontrolSucceeded\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\xce\x01\n\rAttemptFailed\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.altrunner.v1.Failure\x12.\n\nretry_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\"\n\x05usage\x18\x07 \x01(\x0b\x32\x13.altrunner.v1.Usage\"\xae\x01\n\rAttemptParked\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.altrunner.v1.WaitReason\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"\x9b\x01\n\nTaskFailed\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.altrunner.v1.Failure\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.altrunner.v1.Usage\"y\n\x0cTaskTimedOut\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.altrunner.v1.Failure\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\"A\n\rTaskCancelled\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa1\x01\n\nTaskReused\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0boutput_json\x18\x02 \x01(\x0c\x12\x1a\n\x12output_artifact_id\x18\x03 \x01(\t\x12)\n\tartifacts\x18\x04 \x03(\x0b\x32\x16.altrunner.v1.Artifact\x12\x0e\n\x06job_id\x18\x05 \x01(\t\x12\x16\n\x0evariables_json\x18\x06 \x01(\x0c\"f\n\rTaskSignalled\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pproved\x18\x02 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x0e\n\x06sender\x18\x04 \x01(\t\x12\x11\n\tdata_json\x18\x05 \x01(\x0c\".\n\x0bTaskSkipped\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ltrunner/v1/event.proto\x12\x0c\x61ltrunner.v1\x1a\x16\x61ltrunner/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\n\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0cjob_accepted\x18\n \x01(\x0b\x32\x19.altrunner.v1.JobAcceptedH\x00\x12/\n\x0bjob_started\x18\x0b \x01(\x0b\x32\x18.altrunner.v1.JobStartedH\x00\x12\x31\n\x0cjob_released\x18\x0c \x01(\x0b\x32\x19.altrunner.v1.JobReleasedH\x00\x12\x35\n\x0ejob_cancelling\x18\r \x01(\x0b\x32\x1b.altrunner.v1.JobCancellingH\x00\x12\x33\n\rjob_succeeded\x18\x0e \x01(\x0b\x32\x1a.altrunner.v1.JobSucceededH\x00\x12\x46\n\x17job_partially_succeeded\x18\x0f \x01(\x0b\x32#.altrunner.v1.JobPartiallySucceededH\x00\x12-\n\njob_failed\x18\x10 \x01(\x0b\x32\x17.altrunner.v1.JobFailedH\x00\x12\x33\n\rjob_cancelled\x18\x11 \x01(\x0b\x32\x1a.altrunner.v1.JobCancelledH\x00\x12-\n\njob_paused\x18\x12 \x01(\x0b\x32\x17.altrunner.v1.JobPausedH\x00\x12/\n\x0bjob_resumed\x18\x13 \x01(\x0b\x32\x18.altrunner.v1.JobResumedH\x00\x12\x37\n\x0f\x61ttempt_started\x18\x1e \x01(\x0b\x32\x1c.altrunner.v1.AttemptStartedH\x00\x12=\n\x12\x61ttempt_progressed\x18\x1f \x01(\x0b\x32\x1f.altrunner.v1.AttemptProgressedH\x00\x12\x35\n\x0e\x61ttempt_output\x18  \x01(\x0b\x32\x1b.altrunner.v1.AttemptOutputH\x00\x12;\n\x11\x61ttempt_succeeded\x18! \x01(\x0b\x32\x1e.altrunner.v1.AttemptSucceededH\x00\x12\x35\n\x0e\x61ttempt_failed\x18\" \x01(\x0b\x32\x1b.altrunner.v1.AttemptFailedH\x00\x12\x35\n\x0e\x61ttempt_parked\x18# \x01(\x0b\x32\x1b.altrunner.v1.AttemptParkedH\x00\x12/\n\x0btask_failed\x18$ \x01(\x0b\x32\x18.altrunner.v1.TaskFailedH\x00\x12\x34\n\x0etask_timed_out\x18% \x01(\x0b\x32\x1a.altrunner.v1.TaskTimedOutH\x00\x12\x35\n\x0etask_cancelled\x18& \x01(\x0b\x32\x1b.altrunner.v1.TaskCancelledH\x00\x12\x31\n\x0ctask_skipped\x18\' \x01(\x0b\x32\x19.altrunner.v1.TaskSkippedH\x00\x12/\n\x0btask_reused\x18( \x01(\x0b\x32\x18.altrunner.v1.TaskReusedH\x00\x12\x35\n\x0etask_signalled\x18) \x01(\x0b\x32\x1b.altrunner.v1.TaskSignalledH\x00\x12\x31\n\x0c\x62ody_started\x18* \x01(\x0b\x32\x19.altrunner.v1.BodyStartedH\x00\x12;\n\x11\x63ontrol_succeeded\x18+ \x01(\x0b\x32\x1e.altrunner.v1.ControlSucceededH\x00\x42\x07\n\x05\x65vent\"\x92\x01\n\x0bJobAccepted\x12\r\n\x05title\x18\x01 \x01(\t\x12\x12\n\ntask_count\x18\x02 \x01(\x05\x12\r\n\x05queue\x18\x03 \x01(\t\x12(\n\x08priority\x18\x04 \x01(\x0e\x32\x16.altrunner.v1.Priority\x12\'\n\x08warnings\x18\x05 \x03(\x0b\x32\x15.altrunner.v1.Finding\"4\n\nJobStarted\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x13\n\x0blease_token\x18\x02 \x01(\x03\"0\n\x0bJobReleased\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\rJobCancelling\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0b\n\tJobPaused\"\x1a\n\nJobResumed\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x0e\n\x0cJobSucceeded\"=\n\x15JobPartiallySucceeded\x12$\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x15.altrunner.v1.Failure\"1\n\tJobFailed\x12$\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x15.altrunner.v1.Failure\"\x1e\n\x0cJobCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"C\n\x0e\x41ttemptStarted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0f\n\x07handler\x18\x03 \x01(\t\"\xae\x01\n\x11\x41ttemptProgressed\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\x08\x66raction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tcompleted\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\x05total\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07message\x18\x06 \x01(\tB\x0b\n\t_fractionB\x0c\n\n_completedB\x08\n\x06_total\"O\n\rAttemptOutput\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04text\x18\x04 \x01(\t\"\xed\x01\n\x10\x41ttemptSucceeded\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x13\n\x0boutput_json\x18\x03 \x01(\x0c\x12\x1a\n\x12output_artifact_id\x18\x04 \x01(\t\x12)\n\tartifacts\x18\x05 \x03(\x0b\x32\x16.altrunner.v1.Artifact\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.altrunner.v1.Usage\x12\x10\n\x08\x65ndpoint\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x16\n\x0evariables_json\x18\t \x01(\x0c\"c\n\x0b\x42odyStarted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x05\x12\x12\n\ntask_count\x18\x04 \x01(\x05\x12\x12\n\nvalue_json\x18\x05 \x01(\x0c\"#\n\x10\x43ontrolSucceeded\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\xce\x01\n\rAttemptFailed\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.altrunner.v1.Failure\x12.\n\nretry_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\"\n\x05usage\x18\x07 \x01(\x0b\x32\x13.altrunner.v1.Usage\"\xae\x01\n\rAttemptParked\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.altrunner.v1.WaitReason\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"\x9b\x01\n\nTaskFailed\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.altrunner.v1.Failure\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.altrunner.v1.Usage\"y\n\x0cTaskTimedOut\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.altrunner.v1.Failure\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\"A\n\rTaskCancelled\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa1\x01\n\nTaskReused\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0boutput_json\x18\x02 \x01(\x0c\x12\x1a\n\x12output_artifact_id\x18\x03 \x01(\t\x12)\n\tartifacts\x18\x04 \x03(\x0b\x32\x16.altrunner.v1.Artifact\x12\x0e\n\x06job_id\x18\x05 \x01(\t\x12\x16\n\x0evariables_json\x18\x06 \x01(\x0c\"f\n\rTaskSignalled\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pproved\x18\x02 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x0e\n\x06sender\x18\x04 \x01(\t\x12\x11\n\tdata_json\x18\x05 \x01(\x0c\".\n\x0bTaskSkipped\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,49 +34,53 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'altrunner.v1.event_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOBEVENT']._serialized_start=100
-  _globals['_JOBEVENT']._serialized_end=1381
-  _globals['_JOBACCEPTED']._serialized_start=1384
-  _globals['_JOBACCEPTED']._serialized_end=1530
-  _globals['_JOBSTARTED']._serialized_start=1532
-  _globals['_JOBSTARTED']._serialized_end=1584
-  _globals['_JOBRELEASED']._serialized_start=1586
-  _globals['_JOBRELEASED']._serialized_end=1634
-  _globals['_JOBCANCELLING']._serialized_start=1636
-  _globals['_JOBCANCELLING']._serialized_end=1667
-  _globals['_JOBSUCCEEDED']._serialized_start=1669
-  _globals['_JOBSUCCEEDED']._serialized_end=1683
-  _globals['_JOBPARTIALLYSUCCEEDED']._serialized_start=1685
-  _globals['_JOBPARTIALLYSUCCEEDED']._serialized_end=1746
-  _globals['_JOBFAILED']._serialized_start=1748
-  _globals['_JOBFAILED']._serialized_end=1797
-  _globals['_JOBCANCELLED']._serialized_start=1799
-  _globals['_JOBCANCELLED']._serialized_end=1829
-  _globals['_ATTEMPTSTARTED']._serialized_start=1831
-  _globals['_ATTEMPTSTARTED']._serialized_end=1898
-  _globals['_ATTEMPTPROGRESSED']._serialized_start=1901
-  _globals['_ATTEMPTPROGRESSED']._serialized_end=2075
-  _globals['_ATTEMPTOUTPUT']._serialized_start=2077
-  _globals['_ATTEMPTOUTPUT']._serialized_end=2156
-  _globals['_ATTEMPTSUCCEEDED']._serialized_start=2159
-  _globals['_ATTEMPTSUCCEEDED']._serialized_end=2396
-  _globals['_BODYSTARTED']._serialized_start=2398
-  _globals['_BODYSTARTED']._serialized_end=2497
-  _globals['_CONTROLSUCCEEDED']._serialized_start=2499
-  _globals['_CONTROLSUCCEEDED']._serialized_end=2534
-  _globals['_ATTEMPTFAILED']._serialized_start=2537
-  _globals['_ATTEMPTFAILED']._serialized_end=2743
-  _globals['_ATTEMPTPARKED']._serialized_start=2746
-  _globals['_ATTEMPTPARKED']._serialized_end=2920
-  _globals['_TASKFAILED']._serialized_start=2923
-  _globals['_TASKFAILED']._serialized_end=3078
-  _globals['_TASKTIMEDOUT']._serialized_start=3080
-  _globals['_TASKTIMEDOUT']._serialized_end=3201
-  _globals['_TASKCANCELLED']._serialized_start=3203
-  _globals['_TASKCANCELLED']._serialized_end=3268
-  _globals['_TASKREUSED']._serialized_start=3271
-  _globals['_TASKREUSED']._serialized_end=3432
-  _globals['_TASKSIGNALLED']._serialized_start=3434
-  _globals['_TASKSIGNALLED']._serialized_end=3536
-  _globals['_TASKSKIPPED']._serialized_start=3538
-  _globals['_TASKSKIPPED']._serialized_end=3584
+  _globals['_JOBEVENT']._serialized_end=1477
+  _globals['_JOBACCEPTED']._serialized_start=1480
+  _globals['_JOBACCEPTED']._serialized_end=1626
+  _globals['_JOBSTARTED']._serialized_start=1628
+  _globals['_JOBSTARTED']._serialized_end=1680
+  _globals['_JOBRELEASED']._serialized_start=1682
+  _globals['_JOBRELEASED']._serialized_end=1730
+  _globals['_JOBCANCELLING']._serialized_start=1732
+  _globals['_JOBCANCELLING']._serialized_end=1763
+  _globals['_JOBPAUSED']._serialized_start=1765
+  _globals['_JOBPAUSED']._serialized_end=1776
+  _globals['_JOBRESUMED']._serialized_start=1778
+  _globals['_JOBRESUMED']._serialized_end=1804
+  _globals['_JOBSUCCEEDED']._serialized_start=1806
+  _globals['_JOBSUCCEEDED']._serialized_end=1820
+  _globals['_JOBPARTIALLYSUCCEEDED']._serialized_start=1822
+  _globals['_JOBPARTIALLYSUCCEEDED']._serialized_end=1883
+  _globals['_JOBFAILED']._serialized_start=1885
+  _globals['_JOBFAILED']._serialized_end=1934
+  _globals['_JOBCANCELLED']._serialized_start=1936
+  _globals['_JOBCANCELLED']._serialized_end=1966
+  _globals['_ATTEMPTSTARTED']._serialized_start=1968
+  _globals['_ATTEMPTSTARTED']._serialized_end=2035
+  _globals['_ATTEMPTPROGRESSED']._serialized_start=2038
+  _globals['_ATTEMPTPROGRESSED']._serialized_end=2212
+  _globals['_ATTEMPTOUTPUT']._serialized_start=2214
+  _globals['_ATTEMPTOUTPUT']._serialized_end=2293
+  _globals['_ATTEMPTSUCCEEDED']._serialized_start=2296
+  _globals['_ATTEMPTSUCCEEDED']._serialized_end=2533
+  _globals['_BODYSTARTED']._serialized_start=2535
+  _globals['_BODYSTARTED']._serialized_end=2634
+  _globals['_CONTROLSUCCEEDED']._serialized_start=2636
+  _globals['_CONTROLSUCCEEDED']._serialized_end=2671
+  _globals['_ATTEMPTFAILED']._serialized_start=2674
+  _globals['_ATTEMPTFAILED']._serialized_end=2880
+  _globals['_ATTEMPTPARKED']._serialized_start=2883
+  _globals['_ATTEMPTPARKED']._serialized_end=3057
+  _globals['_TASKFAILED']._serialized_start=3060
+  _globals['_TASKFAILED']._serialized_end=3215
+  _globals['_TASKTIMEDOUT']._serialized_start=3217
+  _globals['_TASKTIMEDOUT']._serialized_end=3338
+  _globals['_TASKCANCELLED']._serialized_start=3340
+  _globals['_TASKCANCELLED']._serialized_end=3405
+  _globals['_TASKREUSED']._serialized_start=3408
+  _globals['_TASKREUSED']._serialized_end=3569
+  _globals['_TASKSIGNALLED']._serialized_start=3571
+  _globals['_TASKSIGNALLED']._serialized_end=3673
+  _globals['_TASKSKIPPED']._serialized_start=3675
+  _globals['_TASKSKIPPED']._serialized_end=3721
 # @@protoc_insertion_point(module_scope)

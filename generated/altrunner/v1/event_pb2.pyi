@@ -36,6 +36,8 @@ class JobEvent(_message.Message):
     JOB_PARTIALLY_SUCCEEDED_FIELD_NUMBER: _builtins.int
     JOB_FAILED_FIELD_NUMBER: _builtins.int
     JOB_CANCELLED_FIELD_NUMBER: _builtins.int
+    JOB_PAUSED_FIELD_NUMBER: _builtins.int
+    JOB_RESUMED_FIELD_NUMBER: _builtins.int
     ATTEMPT_STARTED_FIELD_NUMBER: _builtins.int
     ATTEMPT_PROGRESSED_FIELD_NUMBER: _builtins.int
     ATTEMPT_OUTPUT_FIELD_NUMBER: _builtins.int
@@ -87,6 +89,14 @@ class JobEvent(_message.Message):
     @_builtins.property
     def job_cancelled(self) -> Global___JobCancelled:
         """Terminal."""
+
+    @_builtins.property
+    def job_paused(self) -> Global___JobPaused:
+        """Somebody asked to pause; nothing new starts."""
+
+    @_builtins.property
+    def job_resumed(self) -> Global___JobResumed:
+        """Somebody asked to go on."""
 
     @_builtins.property
     def attempt_started(self) -> Global___AttemptStarted:
@@ -157,6 +167,8 @@ class JobEvent(_message.Message):
         job_partially_succeeded: Global___JobPartiallySucceeded | None = ...,
         job_failed: Global___JobFailed | None = ...,
         job_cancelled: Global___JobCancelled | None = ...,
+        job_paused: Global___JobPaused | None = ...,
+        job_resumed: Global___JobResumed | None = ...,
         attempt_started: Global___AttemptStarted | None = ...,
         attempt_progressed: Global___AttemptProgressed | None = ...,
         attempt_output: Global___AttemptOutput | None = ...,
@@ -172,11 +184,11 @@ class JobEvent(_message.Message):
         body_started: Global___BodyStarted | None = ...,
         control_succeeded: Global___ControlSucceeded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "body_started", b"body_started", "control_succeeded", b"control_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "body_started", b"body_started", "control_succeeded", b"control_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_paused", b"job_paused", "job_released", b"job_released", "job_resumed", b"job_resumed", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "body_started", b"body_started", "control_succeeded", b"control_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_released", b"job_released", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "attempt_output", b"attempt_output", "attempt_parked", b"attempt_parked", "attempt_progressed", b"attempt_progressed", "attempt_started", b"attempt_started", "attempt_succeeded", b"attempt_succeeded", "body_started", b"body_started", "control_succeeded", b"control_succeeded", "event", b"event", "job_accepted", b"job_accepted", "job_cancelled", b"job_cancelled", "job_cancelling", b"job_cancelling", "job_failed", b"job_failed", "job_partially_succeeded", b"job_partially_succeeded", "job_paused", b"job_paused", "job_released", b"job_released", "job_resumed", b"job_resumed", "job_started", b"job_started", "job_succeeded", b"job_succeeded", "sequence", b"sequence", "task_cancelled", b"task_cancelled", "task_failed", b"task_failed", "task_reused", b"task_reused", "task_signalled", b"task_signalled", "task_skipped", b"task_skipped", "task_timed_out", b"task_timed_out", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused", "task_signalled", "body_started", "control_succeeded"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["job_accepted", "job_started", "job_released", "job_cancelling", "job_succeeded", "job_partially_succeeded", "job_failed", "job_cancelled", "job_paused", "job_resumed", "attempt_started", "attempt_progressed", "attempt_output", "attempt_succeeded", "attempt_failed", "attempt_parked", "task_failed", "task_timed_out", "task_cancelled", "task_skipped", "task_reused", "task_signalled", "body_started", "control_succeeded"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -261,7 +273,7 @@ class JobReleased(_message.Message):
     runner_id: _builtins.str
     """The process that gave it back."""
     reason: _builtins.str
-    """Why: `shutdown`."""
+    """Why: `shutdown`, or `paused` once nothing of a paused job runs any more."""
     def __init__(
         self,
         *,
@@ -297,6 +309,45 @@ class JobCancelling(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobCancelling: _TypeAlias = JobCancelling  # noqa: Y015
+
+@_typing.final
+class JobPaused(_message.Message):
+    """Nothing new starts until the job is resumed. Attempts that are under way finish, and tell how, after this."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobPaused: _TypeAlias = JobPaused  # noqa: Y015
+
+@_typing.final
+class JobResumed(_message.Message):
+    """The job goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: _builtins.int
+    held: _builtins.bool
+    """True where its runner holds it still: it is RUNNING again. False: it is QUEUED and waits for a runner."""
+    def __init__(
+        self,
+        *,
+        held: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobResumed: _TypeAlias = JobResumed  # noqa: Y015
 
 @_typing.final
 class JobSucceeded(_message.Message):

@@ -32,6 +32,10 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """Accepted and durable; waits for a runner, for `not_before`, or for room in its queue."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
     """Held by a runner under a lease."""
+    JOB_STATE_PAUSED: _JobState.ValueType  # 3
+    """Paused on request: nothing new starts until it is resumed. Attempts that were under way may still finish.
+    States from 4 on are terminal.
+    """
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 4
     """Terminal: every task that was to run succeeded."""
     JOB_STATE_PARTIALLY_SUCCEEDED: _JobState.ValueType  # 5
@@ -42,7 +46,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """Terminal: cancelled on request."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
-    """Where a job stands. A job moves QUEUED -> RUNNING -> one of the four terminal states."""
+    """Where a job stands. A job moves QUEUED -> RUNNING -> one of the four terminal states; it can be PAUSED until then."""
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never sent by the daemon."""
@@ -50,6 +54,10 @@ JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Accepted and durable; waits for a runner, for `not_before`, or for room in its queue."""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
 """Held by a runner under a lease."""
+JOB_STATE_PAUSED: JobState.ValueType  # 3
+"""Paused on request: nothing new starts until it is resumed. Attempts that were under way may still finish.
+States from 4 on are terminal.
+"""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 4
 """Terminal: every task that was to run succeeded."""
 JOB_STATE_PARTIALLY_SUCCEEDED: JobState.ValueType  # 5
@@ -515,6 +523,7 @@ class Job(_message.Message):
     DESCRIPTOR_SHA256_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     TASK_COUNT_FIELD_NUMBER: _builtins.int
+    PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Given by the daemon; sorts by time of acceptance (a UUIDv7)."""
     alt_id: _builtins.str
@@ -539,6 +548,8 @@ class Job(_message.Message):
     """Lower-case hexadecimal SHA-256 of the descriptor's bytes."""
     task_count: _builtins.int
     """Tasks in the plan."""
+    pause_requested: _builtins.bool
+    """True from PauseJob until ResumeJob. The state follows as soon as the job's runner has heard of it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The submitter's labels."""
@@ -599,10 +610,11 @@ class Job(_message.Message):
         descriptor_sha256: _builtins.str = ...,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         task_count: _builtins.int = ...,
+        pause_requested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "not_before", b"not_before", "start_time", b"start_time", "task_counts", b"task_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_id", b"alt_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "deadline", b"deadline", "descriptor_sha256", b"descriptor_sha256", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "labels", b"labels", "last_sequence", b"last_sequence", "not_before", b"not_before", "priority", b"priority", "progress", b"progress", "queue", b"queue", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "task_count", b"task_count", "task_counts", b"task_counts", "tasks", b"tasks", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_id", b"alt_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "deadline", b"deadline", "descriptor_sha256", b"descriptor_sha256", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "labels", b"labels", "last_sequence", b"last_sequence", "not_before", b"not_before", "pause_requested", b"pause_requested", "priority", b"priority", "progress", b"progress", "queue", b"queue", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "task_count", b"task_count", "task_counts", b"task_counts", "tasks", b"tasks", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,16 @@ class JobServiceStub:
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/altrunner.v1.JobService/PauseJob',
+                request_serializer=altrunner_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=altrunner_dot_v1_dot_job__service__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/altrunner.v1.JobService/ResumeJob',
+                request_serializer=altrunner_dot_v1_dot_job__service__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=altrunner_dot_v1_dot_job__service__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
         self.SignalJob = channel.unary_unary(
                 '/altrunner.v1.JobService/SignalJob',
                 request_serializer=altrunner_dot_v1_dot_job__service__pb2.SignalJobRequest.SerializeToString,
@@ -146,6 +156,20 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Pauses a job: nothing new starts, what runs may finish. Answers once the wish is durable. Harmless to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Lets a paused job go on. Answers once the wish is durable. Harmless to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SignalJob(self, request, context):
         """Answers a task that waits for approval. The first answer counts.
         """
@@ -211,6 +235,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=altrunner_dot_v1_dot_job__service__pb2.PauseJobRequest.FromString,
+                    response_serializer=altrunner_dot_v1_dot_job__service__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=altrunner_dot_v1_dot_job__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=altrunner_dot_v1_dot_job__service__pb2.ResumeJobResponse.SerializeToString,
             ),
             'SignalJob': grpc.unary_unary_rpc_method_handler(
                     servicer.SignalJob,
@@ -423,6 +457,60 @@ class JobService:
             '/altrunner.v1.JobService/CancelJob',
             altrunner_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             altrunner_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/altrunner.v1.JobService/PauseJob',
+            altrunner_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
+            altrunner_dot_v1_dot_job__service__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/altrunner.v1.JobService/ResumeJob',
+            altrunner_dot_v1_dot_job__service__pb2.ResumeJobRequest.SerializeToString,
+            altrunner_dot_v1_dot_job__service__pb2.ResumeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
