@@ -23,6 +23,7 @@ import uvloop
 
 from runner import __version__
 from runner import settings as settings_module
+from runner.core.alt import Kinds
 from runner.core.errors import InvalidSettings, RunnerError
 from runner.core.plan import Instant
 from runner.core.redaction import Redaction
@@ -32,6 +33,7 @@ from runner.engine.equipment import Equipment
 from runner.engine.journal import Journal
 from runner.engine.runner import Runner
 from runner.engine.slots import Slots
+from runner.handlers.checks import kinds_of
 from runner.handlers.registry import open_handlers
 from runner.handlers.work_directories import WorkDirectories
 from runner.ledgers.holder import Holder
@@ -186,7 +188,13 @@ async def _serve(
             sinks={sink.name: Bell() for sink in sinks},
             job_ended=work.remove,
         )
-        runner = Runner(equipment, queues=settings.queues, descriptor_limits=settings.descriptors, sinks=sinks)
+        runner = Runner(
+            equipment,
+            queues=settings.queues,
+            descriptor_limits=settings.descriptors,
+            kinds=kinds_of(handlers),
+            sinks=sinks,
+        )
         async with anyio.create_task_group() as loops:
             loops.start_soon(runner.run)
             loops.start_soon(work.sweep, ledger)
@@ -202,8 +210,17 @@ async def _serve(
         telemetry.notice("stopped", runner_id=holder.runner_id)
 
 
+async def kinds_known(settings: Settings) -> Kinds:
+    """What a daemon with these settings knows of its handlers' parameters. Needs asyncio.
+
+    Raises InvalidSettings: as `open_handlers` and `kinds_of`.
+    """
+    async with _handlers(settings, {}, None) as handlers:
+        return kinds_of(handlers)
+
+
 def _handlers(
-    settings: Settings, orchestrators: Mapping[str, GuardedOrchestrator], telemetry: Telemetry
+    settings: Settings, orchestrators: Mapping[str, GuardedOrchestrator], telemetry: Telemetry | None
 ) -> AbstractAsyncContextManager[dict[str, Handler]]:
     return open_handlers(
         orchestrators,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from runner.cli.descriptors import Descriptor
+    from runner.core.alt import Kinds
     from runner.core.findings import Finding
     from runner.core.plan import Plan
 
@@ -31,13 +32,26 @@ class Checked:
         return Exit.REJECTED if self.plan is None else Exit.OK
 
 
-def check(descriptor: Descriptor) -> Checked:
-    """Decode it, by the default limits."""
+async def installed_kinds() -> Kinds:
+    """What the handlers of this installation take; what a daemon's settings allow is not known.
+
+    Raises InvalidSettings: if an installed package's handler cannot be loaded.
+    """
+    from runner.handlers.checks import kinds_of
+    from runner.handlers.registry import open_handlers
+
+    async with open_handlers({}) as handlers:
+        return kinds_of(handlers, settings_known=False)
+
+
+def check(descriptor: Descriptor, kinds: Kinds | None = None) -> Checked:
+    """Decode it, by the default limits; with `kinds`, the parameters of its tasks are checked."""
     from runner.core.alt import decode
+    from runner.core.alt.parameters import NO_KINDS
     from runner.core.errors import InvalidDescriptor
 
     try:
-        decoded = decode(descriptor.content, content_type=descriptor.content_type)
+        decoded = decode(descriptor.content, content_type=descriptor.content_type, kinds=kinds or NO_KINDS)
     except InvalidDescriptor as refused:
         return Checked(descriptor, None, refused.findings, refused.warnings)
     return Checked(descriptor, decoded.plan, (), decoded.warnings)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runner.cli.keeping import Kept
     from runner.cli.view import JobView
     from runner.client import Client
+    from runner.core.alt import Kinds
     from runner.settings import Settings
 
 
@@ -79,22 +80,28 @@ def run(
     overrides = {"log.level": "warning", **flags, **arguments.pairs(set_ or (), option="--set")}
     held = serve.loaded(settings, profile, overrides)
     found = descriptors.read(files)
-    if refused := [
-        code for descriptor in found if (code := _refused(descriptor, held, as_json=as_json)) is not Exit.OK
-    ]:
-        raise typer.Exit(worst(refused))
+    _refuse_wrong(found, held, as_json=as_json)
     _make_writable(held.record_directory)
     here = _Run(held, as_json=as_json)
     options.run(here.run(found, asked, simulate=simulate))
     raise typer.Exit(here.tell())
 
 
-def _refused(descriptor: Descriptor, settings: Settings, *, as_json: bool) -> Exit:
+def _refuse_wrong(found: Sequence[Descriptor], settings: Settings, *, as_json: bool) -> None:
+    from runner.daemon import kinds_known
+
+    kinds = options.run(kinds_known(settings))
+    codes = [_refused(descriptor, settings, kinds, as_json=as_json) for descriptor in found]
+    if worst(codes) is not Exit.OK:
+        raise typer.Exit(worst(codes))
+
+
+def _refused(descriptor: Descriptor, settings: Settings, kinds: Kinds, *, as_json: bool) -> Exit:
     """Tell what is wrong with a descriptor, if anything is."""
     from runner.core.alt import decode
 
     try:
-        decode(descriptor.content, content_type=descriptor.content_type, limits=settings.descriptors)
+        decode(descriptor.content, content_type=descriptor.content_type, limits=settings.descriptors, kinds=kinds)
     except InvalidDescriptor as error:
         return submission.tell_refused(descriptor, error, as_json=as_json)
     return Exit.OK

@@ -15,8 +15,10 @@ def validate(files: descriptors.Files, as_json: options.Json = False) -> None:
     them would be refused; warnings alone are fine.
     """
     codes = []
-    for descriptor in descriptors.read(files):
-        checked = checking.check(descriptor)
+    found = descriptors.read(files)
+    kinds = options.run(checking.installed_kinds())
+    for descriptor in found:
+        checked = checking.check(descriptor, kinds)
         codes.append(checked.exit)
         if as_json:
             output.json_line(checking.as_json(checked))

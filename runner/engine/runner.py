@@ -11,7 +11,8 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from runner import frames
-from runner.core.alt import DescriptorLimits
+from runner.core.alt import DescriptorLimits, Kinds
+from runner.core.alt.parameters import NO_KINDS
 from runner.core.errors import Draining, InvalidRequest, RunnerError
 from runner.core.events import Artifact
 from runner.core.filters import Filter, JobQuery
@@ -58,11 +59,13 @@ class Runner:
         *,
         queues: Mapping[str, QueueSettings],
         descriptor_limits: DescriptorLimits,
+        kinds: Kinds = NO_KINDS,
         sinks: Sequence[Sink] = (),
     ) -> None:
         self._with = equipment
         self._queues = queues
         self._descriptor_limits = descriptor_limits
+        self._kinds = kinds
         self.dispatcher = Dispatcher(equipment, queues)
         self._outboxes = [Outbox(equipment, sink) for sink in sinks]
         self._draining = False
@@ -156,11 +159,12 @@ class Runner:
     def _preparation(self, submission: Submission) -> Callable[[], Prepared | RunnerError]:
         """What is left to do, on any thread."""
         job_id, now, settings = self._with.new_id(), self._with.clock.now(), self._with.settings
-        limits, queues = self._descriptor_limits, self._queues
+        limits, queues, kinds = self._descriptor_limits, self._queues, self._kinds
+        work = partial(prepare, submission, job_id=job_id, now=now, limits=limits, queues=queues, kinds=kinds)
 
         def prepared() -> Prepared | RunnerError:
             try:
-                return prepare(submission, job_id=job_id, now=now, limits=limits, settings=settings, queues=queues)
+                return work(settings=settings)
             except RunnerError as error:
                 return repeated(submission, error, job_id=job_id, now=now, settings=settings) or error
 

@@ -11,8 +11,9 @@ import msgspec
 
 from runner import frames
 from runner.core import references
-from runner.core.alt import DescriptorLimits, decode
+from runner.core.alt import DescriptorLimits, Kinds, decode
 from runner.core.alt.media import Format, format_of
+from runner.core.alt.parameters import NO_KINDS
 from runner.core.alt.report import Report, Unreadable
 from runner.core.errors import InvalidRequest, RunnerError
 from runner.core.events import JobAccepted, JobState, Recorded
@@ -82,6 +83,7 @@ def prepare(
     limits: DescriptorLimits,
     settings: EngineSettings,
     queues: Mapping[str, QueueSettings],
+    kinds: Kinds = NO_KINDS,
 ) -> Prepared:
     """Decode and check everything.
 
@@ -91,7 +93,7 @@ def prepare(
     problems = list(_problems(submission, now=now, settings=settings, queues=queues))
     if problems:
         raise InvalidRequest(*problems)
-    decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits)
+    decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits, kinds=kinds)
     plan = _overridden(decoded.plan, submission)
     encoded = msgspec.msgpack.encode(plan)
     missing = _missing_inputs(plan, encoded, submission)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError, brief
 from runner.core.plan import TaskPlan
-from runner.handlers.parameters import invalid, read
+from runner.handlers.parameters import invalid, problems_of, read
 from runner.handlers.settings import CodeExecutorSettings
 from runner.handlers.subprocesses import Program, Subprocesses, Timeout, output_of
 from runner.ports import Attempt, Bulkhead, Observer, Outcome
@@ -51,15 +53,19 @@ class RunCode:
         """So many processes at a time, and no task waits for them in a slot that others could use."""
         return Bulkhead("code_executor", self._settings.limits.max_concurrent)
 
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        """Whether the language is one that may be run; its program is not looked for."""
+        language = parameters.get("language", "")
+        if isinstance(language, str):
+            yield from problems_of("language", lambda: self._allowed(language), by_settings=True)
+
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the code.
 
         Raises AttemptError: INVALID_PARAMETERS, LANGUAGE_NOT_ALLOWED, COMMAND_NOT_FOUND, and what `Subprocesses.run`
         raises.
         """
-        if not self._settings.languages:
-            message = "`code_executor` is off; to turn it on, name languages in the setting `code_executor.languages`"
-            raise AttemptError("LANGUAGE_NOT_ALLOWED", message, retryable=False)
+        self._check_on()
         parameters = read(attempt.parameters, CodeParameters)
         ran = await self._subprocesses.run(self._program(parameters))
         output = output_of(ran)
@@ -85,7 +91,14 @@ class RunCode:
             stdin = parameters.code
         return Program(command=tuple(command), stdin=stdin, files=files, timeout=parameters.timeout)
 
-    def _command(self, language: str) -> list[str]:
+    def _check_on(self) -> None:
+        if not self._settings.languages:
+            message = "`code_executor` is off; to turn it on, name languages in the setting `code_executor.languages`"
+            raise AttemptError("LANGUAGE_NOT_ALLOWED", message, retryable=False)
+
+    def _allowed(self, language: str) -> tuple[str, ...]:
+        """The language's command."""
+        self._check_on()
         command = self._settings.languages.get(language)
         if command is None:
             known = ", ".join(f"`{name}`" for name in self._settings.languages)
@@ -93,6 +106,10 @@ class RunCode:
                 f"code in `{brief(language)}` may not be run; the setting `code_executor.languages` allows {known}"
             )
             raise AttemptError("LANGUAGE_NOT_ALLOWED", message, retryable=False)
+        return command
+
+    def _command(self, language: str) -> list[str]:
+        command = self._allowed(language)
         program = self._subprocesses.located(command[0])
         if program is None:
             message = f"`{command[0]}`, which setting `code_executor.languages` names for `{language}`, is not there"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
-from typing import Annotated, Final
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final
 
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError, brief
 from runner.core.plan import TaskPlan
-from runner.handlers.parameters import invalid, read
+from runner.handlers.parameters import invalid, problems_of, read
 from runner.handlers.settings import SystemCommandSettings
 from runner.handlers.subprocesses import Program, Subprocesses, Timeout, output_of
 from runner.ports import Attempt, Bulkhead, Observer, Outcome
@@ -48,15 +50,25 @@ class RunCommand:
         """So many processes at a time, and no task waits for them in a slot that others could use."""
         return Bulkhead("system_command", self._settings.limits.max_concurrent)
 
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        """Whether the program and the variables may be given; the program is not looked for."""
+        command, variables = parameters.get("command"), parameters.get("env")
+        if not self._settings.allow:
+            yield from problems_of("command", self._check_on, by_settings=True)
+        elif isinstance(command, str | list):
+            unfit = [*problems_of("command", lambda: _split(command))]
+            yield from unfit or problems_of("command", lambda: self._check_named(_split(command)[0]), by_settings=True)
+        if isinstance(variables, dict):
+            allowed = self._settings.allow_env
+            yield from problems_of("env", lambda: _check_variables(variables, allowed), by_settings=True)
+
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the program.
 
         Raises AttemptError: INVALID_PARAMETERS, COMMAND_NOT_ALLOWED, VARIABLE_NOT_ALLOWED, COMMAND_NOT_FOUND, and
         what `Subprocesses.run` raises.
         """
-        if not self._settings.allow:
-            message = "`system_command` is off; to turn it on, name programs in the setting `system_command.allow`"
-            raise AttemptError("COMMAND_NOT_ALLOWED", message, retryable=False)
+        self._check_on()
         parameters = read(attempt.parameters, CommandParameters)
         words = [*_split(parameters.command), *parameters.args]
         _check_variables(parameters.env, self._settings.allow_env)
@@ -69,6 +81,18 @@ class RunCommand:
         )
         return Outcome(output=output_of(await self._subprocesses.run(program)))
 
+    def _check_on(self) -> None:
+        if not self._settings.allow:
+            message = "`system_command` is off; to turn it on, name programs in the setting `system_command.allow`"
+            raise AttemptError("COMMAND_NOT_ALLOWED", message, retryable=False)
+
+    def _check_named(self, name: object) -> None:
+        """Refuse what is allowed by no name, wherever programs may be. A name may be known only later."""
+        if isinstance(name, str) and PurePosixPath(name).name not in {
+            PurePosixPath(allowed).name for allowed in self._settings.allow
+        }:
+            raise _not_allowed(name)
+
     def _allowed(self, name: str) -> str:
         """The path of a program that jobs may run: by its path or by its name, whichever way it was allowed."""
         path = name if name.startswith("/") else None if "/" in name else self._subprocesses.located(name)
@@ -78,8 +102,12 @@ class RunCommand:
                     return path
                 message = f"there is no program `{brief(name)}` in the directories of the setting `system_command.path`"
                 raise AttemptError("COMMAND_NOT_FOUND", message, retryable=False)
-        message = f"`{brief(name)}` may not be run; the setting `system_command.allow` names the programs that may"
-        raise AttemptError("COMMAND_NOT_ALLOWED", message, retryable=False)
+        raise _not_allowed(name)
+
+
+def _not_allowed(name: str) -> AttemptError:
+    message = f"`{brief(name)}` may not be run; the setting `system_command.allow` names the programs that may"
+    return AttemptError("COMMAND_NOT_ALLOWED", message, retryable=False)
 
 
 def _split(command: str | list[str]) -> list[str]:

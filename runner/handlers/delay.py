@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
 
 import anyio
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.handlers.parameters import invalid, read
 from runner.ports import Attempt, Outcome
 
@@ -33,6 +35,10 @@ class Delay:
     #: It holds nothing but a timer, and jobs that wait for days must not keep others from working.
     needs_slot: Final = False
     parameters: Final = DelayParameters
+
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        if not {"seconds", "duration_seconds"} & parameters.keys():
+            yield ParameterProblem(name="seconds", message="`seconds` is required.", missing=True)
 
     async def run(self, attempt: Attempt) -> Outcome:
         parameters = read(attempt.parameters, DelayParameters)

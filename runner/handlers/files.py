@@ -6,8 +6,9 @@ import base64
 import enum
 import hashlib
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final
 
@@ -16,10 +17,11 @@ import anyio.from_thread
 import anyio.to_thread
 import msgspec
 
+from runner.core.alt import LATER, ParameterProblem
 from runner.core.errors import AttemptError
 from runner.core.plan import JobId
 from runner.handlers.beneath import Parts, parts_of, shown
-from runner.handlers.parameters import invalid, read
+from runner.handlers.parameters import invalid, problems_of, read
 from runner.handlers.settings import FileOperationSettings
 from runner.handlers.work_directory import Found, WorkDirectory
 from runner.ports import Attempt, FileLeft, Outcome
@@ -40,6 +42,17 @@ class Operation(enum.StrEnum):
     MOVE = "move"
     DELETE = "delete"
     LIST = "list"
+
+
+#: Parameters without which an operation cannot be.
+_NEEDED: Final[Mapping[object, tuple[str, ...]]] = {
+    Operation.READ: ("path",),
+    Operation.WRITE: ("path", "content"),
+    Operation.APPEND: ("path", "content"),
+    Operation.COPY: ("path", "destination"),
+    Operation.MOVE: ("path", "destination"),
+    Operation.DELETE: ("path",),
+}
 
 
 class Encoding(enum.StrEnum):
@@ -106,6 +119,25 @@ class FileOperation:
         self._threads: anyio.CapacityLimiter | None = None
         self._known: dict[JobId, tuple[anyio.Lock, WorkDirectory]] = {}
 
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        """What its operation needs, and whether the paths can be any of a work directory's."""
+        if not self._settings.enabled:
+            yield from problems_of("operation", self._check_enabled, by_settings=True)
+        for name in ("path", "destination"):
+            path = parameters.get(name)
+            if isinstance(path, str):
+                yield from problems_of(name, partial(parts_of, name, path))
+        needed = _NEEDED.get(parameters.get("operation", LATER), ())
+        for name in needed:
+            if name not in parameters:
+                message = f"`{name}` is required for `{parameters['operation']}`."
+                yield ParameterProblem(name=name, message=message, missing=True)
+
+    def _check_enabled(self) -> None:
+        if not self._settings.enabled:
+            message = "jobs may not keep files here (setting `file_operation.enabled`)"
+            raise AttemptError("HANDLER_DISABLED", message, retryable=False)
+
     async def run(self, attempt: Attempt) -> Outcome:
         """Do it.
 
@@ -113,9 +145,7 @@ class FileOperation:
         DIRECTORY_NOT_EMPTY, INVALID_CONTENT, TOO_LARGE; DISK_FULL, retryable; FILE_ERROR for anything else that the
         system says, retryable where it may pass; HANDLER_DISABLED.
         """
-        if not self._settings.enabled:
-            message = "jobs may not keep files here (setting `file_operation.enabled`)"
-            raise AttemptError("HANDLER_DISABLED", message, retryable=False)
+        self._check_enabled()
         parameters = read(attempt.parameters, FileParameters)
         work = _prepared(parameters, self._settings)
         lock, directory = self._known_for(attempt.job_id)

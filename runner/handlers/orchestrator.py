@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError
 from runner.core.plan import TaskPlan
-from runner.handlers.parameters import invalid, read
+from runner.handlers.parameters import invalid, problems_of, read
 from runner.ports import Answer, Attempt, Bulkhead, Orchestrator, Outcome, Prompt
 
 #: Ours; everything else goes to the orchestrator.
@@ -36,9 +37,17 @@ class AskOrchestrator:
     """A Handler; its output is `{"text": …, "model": …}` and what else the endpoint told, like `finish_reason`."""
 
     parameters: Final = PromptParameters
+    #: To the orchestrator.
+    passes_parameters_on: Final = True
 
     def __init__(self, orchestrators: Mapping[str, Orchestrator]) -> None:
         self._orchestrators = orchestrators
+
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        """Whether its endpoint is configured; where none is, one may be by the time it runs."""
+        name = parameters.get("endpoint")
+        if isinstance(name, str) and self._orchestrators:
+            yield from problems_of("endpoint", lambda: self._chosen(name), by_settings=True)
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Ask; the text is streamed as it arrives, where the protocol does that.

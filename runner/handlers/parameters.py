@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError
 
 INVALID_PARAMETERS: Final = "INVALID_PARAMETERS"
@@ -21,15 +23,39 @@ def invalid(name: str, what: str) -> AttemptError:
 
 
 def read(parameters: Mapping[str, Any], kind: type[_T]) -> _T:
-    """The parameters that `kind` has fields for; others are left alone.
+    """The parameters that `kind` has fields for; others are left alone. A null where none can be counts as left out.
 
     Raises AttemptError: INVALID_PARAMETERS, with a sentence that names the parameter but does not quote its value,
     which may hold a secret.
     """
+    may_be_null = _may_be_null(kind)
+    given = {name: value for name, value in parameters.items() if value is not None or name in may_be_null}
     try:
-        return msgspec.convert(dict(parameters), kind)
+        return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         raise _translated(str(error)) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _may_be_null(kind: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if _is_nullable(field.type))
+
+
+def _is_nullable(kind: Any) -> bool:
+    try:
+        msgspec.convert(None, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def problems_of(name: str, tried: Callable[[], object], *, by_settings: bool = False) -> Iterator[ParameterProblem]:
+    """What the attempt itself would say of a parameter, for a handler's `check`."""
+    try:
+        tried()
+    except AttemptError as error:
+        message = f"{error.message[:1].upper()}{error.message[1:]}."
+        yield ParameterProblem(name=name, message=message, by_settings=by_settings)
 
 
 def _translated(said: str) -> AttemptError:

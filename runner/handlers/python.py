@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Final
@@ -13,9 +13,10 @@ from typing import Any, Final
 import anyio.to_thread
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError
 from runner.handlers.coroutines import in_own_task
-from runner.handlers.parameters import invalid, read
+from runner.handlers.parameters import invalid, problems_of, read
 from runner.handlers.processes import WorkerProcesses
 from runner.handlers.settings import PythonSettings
 from runner.handlers.worker import as_json, call_function, ended_itself, failed_function, foreign, locate
@@ -47,6 +48,14 @@ class CallPython:
         self._settings = settings
         self._observer = observer or Quiet()
         self._processes = WorkerProcesses(settings.max_processes)
+
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        """Whether the function is one that may be called; it is not looked for."""
+        path = parameters.get("function")
+        if isinstance(path, str):
+            unfit = [*problems_of("function", lambda: _check_written(path))]
+            allow = self._settings.allow
+            yield from unfit or problems_of("function", lambda: check_allowed(path, allow), by_settings=True)
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Call the function.
@@ -95,13 +104,17 @@ async def _called(function: Callable[..., Coroutine[Any, Any, Any]], path: str, 
         raise ended_itself(path, error) from error
 
 
+def _check_written(path: str) -> None:
+    if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:[A-Za-z]\w*(\.[A-Za-z]\w*)*", path, re.ASCII):
+        raise invalid("function", "must be like `package.module:name`, without names that begin with an underscore")
+
+
 def check_allowed(path: str, allow: Iterable[str]) -> None:
     """Raises AttemptError: INVALID_PARAMETERS, FUNCTION_NOT_ALLOWED.
 
     Private names are never allowed, whatever the patterns say.
     """
-    if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:[A-Za-z]\w*(\.[A-Za-z]\w*)*", path, re.ASCII):
-        raise invalid("function", "must be like `package.module:name`, without names that begin with an underscore")
+    _check_written(path)
     module = path.partition(":")[0]
     if any(fnmatchcase(path if ":" in pattern else module, pattern) for pattern in allow):
         return

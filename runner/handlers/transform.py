@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import jmespath
 import jmespath.exceptions
 import msgspec
 
+from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError
-from runner.handlers.parameters import invalid, read
+from runner.handlers.parameters import invalid, problems_of, read
 from runner.handlers.processes import WorkerProcesses
 from runner.handlers.settings import DataProcessingSettings
 from runner.handlers.worker import Raised, as_json, bounded_memory, foreign
@@ -37,6 +39,12 @@ class Transform:
     def __init__(self, settings: DataProcessingSettings) -> None:
         self._settings = settings
         self._processes = WorkerProcesses(settings.max_processes)
+
+    def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
+        """What of an expression is known before it runs."""
+        expression = parameters.get("expression")
+        if isinstance(expression, str) and len(expression) <= self._settings.max_expression_characters:
+            yield from problems_of("expression", lambda: _compiled(expression))
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Evaluate.

@@ -43,14 +43,22 @@ class ParameterProblem(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     #: A sentence.
     message: str
-    reason: str = "BAD_VALUE"
     #: What was probably meant.
     suggestion: str = ""
+    #: Whether it is missing.
+    missing: bool = False
     #: Whether another operator's settings would allow it: where those of the daemon are unknown, it is a warning.
     by_settings: bool = False
+    #: Whether the task may run nevertheless.
+    only_warns: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Of the finding."""
+        return "NOT_ALLOWED" if self.by_settings else "MISSING_PARAMETER" if self.missing else "BAD_VALUE"
 
 
-#: Looks into parameters: each is of its declared type, or LATER.
+#: Looks into parameters: each is of its declared type, or it, or something inside of it, is LATER.
 Look = Callable[[Mapping[str, Any]], Iterable[ParameterProblem]]
 
 
@@ -190,7 +198,8 @@ def _report_problems(
 ) -> None:
     for problem in problems:
         path = _place(draft, index, (problem.name,) if problem.name else ())
-        tell = report.warn if problem.by_settings and not check.settings_known else report.error
+        harmless = problem.only_warns or (problem.by_settings and not check.settings_known)
+        tell = report.warn if harmless else report.error
         tell(problem.reason, path, problem.message, suggestion=problem.suggestion)
 
 
@@ -341,5 +350,11 @@ def _is_later(value: Any) -> bool:
 
 def _seen(value: Any) -> Any:
     """The value as a handler looks at it."""
-    too_long = isinstance(value, str) and len(value) > _LONGEST_LOOKED_INTO
-    return LATER if too_long or _is_later(value) else value
+    match value:
+        case str():
+            return LATER if len(value) > _LONGEST_LOOKED_INTO or _refers(value) else value
+        case dict():
+            return {key: _seen(item) for key, item in value.items()} if _is_later(value) else value
+        case list():
+            return [_seen(item) for item in value] if _is_later(value) else value
+    return value

@@ -62,7 +62,7 @@ def look(parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
     if parameters.get("surface") == "water":
         yield ParameterProblem(name="surface", message="Water cannot be painted.")
     if parameters.get("surface") == "gold":
-        yield ParameterProblem(name="surface", message="Gold is not allowed.", by_settings=True, reason="NOT_ALLOWED")
+        yield ParameterProblem(name="surface", message="Gold is not allowed.", by_settings=True)
     if "how" in parameters and "dry" in parameters:
         yield ParameterProblem(message="`how` and `dry` exclude each other.")
     assert parameters.get("layers") in {None, LATER, 1, 2, 3}, "a value that is out of range is not looked at"
