@@ -58,3 +58,49 @@ def test_a_command_line_that_says_too_little_or_two_things_is_refused(command: C
     assert "would be read as yaml" in done.err
     assert command("convert", file, "-o", "no/such/directory/x.json").code == Exit.USAGE
     assert command("convert", "missing.alt", "--to", "json").code == Exit.NOT_FOUND
+
+
+def test_a_descriptor_is_written_in_another_dialect(command: CommandLine, descriptor: Write) -> None:
+    file = descriptor(title="Özet", a={"prompt": "Görüşmeleri özetle"})
+    done = command("convert", file, "--dialect", "segments", "--to", "yaml")
+    assert (done.code, done.err) == (Exit.OK, "")
+    assert "command: Özet\n" in done.out
+    same_format = command("convert", file, "--dialect", "segments")
+    assert json.loads(same_format.out)["segments"][0]["content"] == "a"
+    told = command("convert", file, "--dialect", "workflow", "-o", "x.toml", "--json").json
+    assert told == {
+        "file": str(file),
+        "output": "x.toml",
+        "format": "toml",
+        "dialect": "workflow",
+        "warnings": [],
+        "lost": [],
+    }
+
+
+def test_what_another_dialect_cannot_say_is_told_and_left_out_only_if_wanted(command: CommandLine) -> None:
+    raw = {"id": "a", "version": "1", "title": "t", "created_at": "2026-01-05T08:00:00Z", "tags": ["x"]}
+    data = json.dumps({**raw, "tasks": [{"id": "a", "description": "d", "timeout_seconds": 5}]}).encode()
+    done = command("convert", "-", "--dialect", "segments", stdin=data)
+    assert (done.code, done.out) == (Exit.REJECTED, "")
+    assert done.err.count("[LOST]") == 2
+    assert "at tasks[0].timeout_seconds" in done.err
+    assert "--lossy" in done.err
+    told = json.loads(command("convert", "-", "--dialect", "segments", "--json", stdin=data).err)
+    assert [finding["path"] for finding in told["error"]["findings"]] == ["tags", "tasks[0].timeout_seconds"]
+
+    done = command("convert", "-", "--dialect", "segments", "--lossy", stdin=data)
+    assert done.code == Exit.OK
+    assert decode(done.out.encode()).plan.dialect == "segments"
+    assert done.err.count("warning: Dialect `segments` has no place for") == 2
+    done = command("convert", "-", "--dialect", "segments", "--lossy", "--json", stdin=data)
+    assert decode(done.out.encode()).plan.dialect == "segments"
+    assert [finding["path"] for finding in json.loads(done.err)["lost"]] == ["tags", "tasks[0].timeout_seconds"]
+    done = command("convert", "-", "--dialect", "segments", "--lossy", "--json", "-o", "x.yaml", stdin=data)
+    assert [finding["reason"] for finding in done.json["lost"]] == ["LOST", "LOST"]
+
+
+def test_lossy_without_a_dialect_says_nothing(command: CommandLine, descriptor: Write) -> None:
+    done = command("convert", descriptor(a={"prompt": "x"}), "--to", "toml", "--lossy")
+    assert done.code == Exit.USAGE
+    assert "--dialect" in done.err

@@ -1,4 +1,4 @@
-"""A descriptor in another format: what it says, in the order in which it says it."""
+"""A descriptor in another format: what it says, in the order in which it says it. In another dialect: the same plan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ import yaml
 
 from runner.core.alt.decoder import DEFAULT_LIMITS, Decoded, decode, parse
 from runner.core.alt.limits import DescriptorLimits
-from runner.core.alt.media import Format
+from runner.core.alt.losses import essence
+from runner.core.alt.media import Format, format_of
+from runner.core.alt.places import DialectName
 from runner.core.alt.report import Path, Report
 from runner.core.alt.source import Source
+from runner.core.alt.translation import translate
 from runner.core.errors import InvalidDescriptor
+from runner.core.findings import Finding
+from runner.core.plan import Plan
 
 #: TOML 1.0: what a reader must be able to keep.
 _GREATEST_IN_TOML: Final = 2**63 - 1
@@ -30,30 +35,76 @@ class Converted(msgspec.Struct, frozen=True):
     """A descriptor, written again."""
 
     content: bytes
-    #: Of the descriptor as it was. What was written gives the same plan.
+    format: Format
+    #: Of the descriptor as it was.
     decoded: Decoded
+    #: What was left out, where that was allowed.
+    lost: tuple[Finding, ...] = ()
 
 
-def convert(data: bytes, to: Format, *, content_type: str = "", limits: DescriptorLimits = DEFAULT_LIMITS) -> Converted:
-    """Write a descriptor in another format, with the same fields and values in the same order.
+def convert(
+    data: bytes,
+    to: Format | None,
+    *,
+    dialect: DialectName | None = None,
+    lossy: bool = False,
+    content_type: str = "",
+    limits: DescriptorLimits = DEFAULT_LIMITS,
+) -> Converted:
+    """Write a descriptor in another format, another dialect, or both; None stands for those that it has.
 
-    Raises InvalidDescriptor: if it is wrong, or says something that the other format cannot hold.
+    In its own dialect it keeps its fields and values, in the same order. In another it decodes to a plan of the same
+    `essence`; if `lossy` without what `lost` tells.
+
+    Raises InvalidDescriptor: if it is wrong, or says something that the other format or dialect cannot hold.
     """
     decoded = decode(data, content_type=content_type, limits=limits)
-    source = parse(data, content_type, Report(limits))
     report = Report(limits)
-    if to is Format.TOML:
-        _check_toml(source.value, (), report)
+    source = parse(data, content_type, report)
+    to = to or format_of(data, content_type, report)
+    plan = decoded.plan
+    lost: tuple[Finding, ...] = ()
+    same = _is_same
+    if dialect is not None and dialect != plan.dialect:
+        same = _is_equivalent
+        translation = translate(source.value, plan, dialect, report, lossy=lossy)
         _refuse(source, report)
-    content = _WRITERS[to](source.value)
-    again = decode(content, content_type=to, limits=limits)
+        lost = report.findings(source.locate)[1]
+        source, plan = Source(translation.value), translation.plan
+    content = _written(source, to, limits)
+    again = _read_again(content, to, limits)
     written = parse(content, to, Report(limits)).value
     # Equality would not tell 1, 1.0 and true apart, nor keys in another order.
-    if repr(written) != repr(source.value) or repr(again.plan) != repr(decoded.plan):
+    if repr(written) != repr(source.value) or not same(again.plan, plan):
         message = f"Written as `{to}` it would say something else, so it is not; this is a defect."
         report.error("CANNOT_BE_WRITTEN", (), message)
         _refuse(source, report)
-    return Converted(content, decoded)
+    return Converted(content, to, decoded, lost)
+
+
+def _is_same(one: Plan, other: Plan) -> bool:
+    return repr(one) == repr(other)
+
+
+def _is_equivalent(one: Plan, other: Plan) -> bool:
+    return essence(one) == essence(other)
+
+
+def _written(source: Source, to: Format, limits: DescriptorLimits) -> bytes:
+    if to is Format.TOML:
+        report = Report(limits)
+        _check_toml(source.value, (), report)
+        _refuse(source, report)
+    return _WRITERS[to](source.value)
+
+
+def _read_again(content: bytes, to: Format, limits: DescriptorLimits) -> Decoded:
+    try:
+        return decode(content, content_type=to, limits=limits)
+    except InvalidDescriptor as refused:
+        # Nobody sees the lines that they speak of.
+        findings = [msgspec.structs.replace(finding, line=0, column=0) for finding in refused.findings]
+        raise InvalidDescriptor(tuple(findings)) from refused
 
 
 def _refuse(source: Source, report: Report) -> None:
