@@ -237,7 +237,6 @@ def _named(plan: TaskPlan, prefix: str) -> TaskPlan:
         plan,
         id=prefix + plan.id,
         dependencies=tuple([prefix + dependency for dependency in plan.dependencies]),
-        input_from=tuple([prefix + dependency for dependency in plan.input_from]),
     )
 
 

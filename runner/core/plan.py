@@ -225,6 +225,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     fail_fast: bool = False
     #: The descriptor's metadata and its unknown fields, carried to the record.
     metadata: dict[str, Any] = {}
+    #: Whether tasks may set variables: those that there are, or that the results of calls begin.
+    has_variables: bool = False
     variables: tuple[Variable, ...] = ()
     functions: tuple[Function, ...] = ()
 

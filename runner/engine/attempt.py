@@ -6,7 +6,7 @@ The one place that may catch Exception: a handler is other people's code.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
@@ -69,6 +69,7 @@ class LiveAttempt(Attempt):
         plan: Plan,
         task: TaskPlan,
         number: int,
+        failures: int,
         timeout: float,
         ends_with_job: bool,
         signal: Signal | None,
@@ -82,6 +83,7 @@ class LiveAttempt(Attempt):
         self.plan = plan
         self.task = task
         self.number = number
+        self.failures = failures
         self.parameters: dict[str, Any] = {}
         self.idempotency_key = f"{job_id}/{task.id}"
         self.traceparent = ""
@@ -270,7 +272,7 @@ class LiveAttempt(Attempt):
                 self._redaction = self._daemons.knowing(self._seen)
             return value
 
-        return references.Scope(output=scope.output, inputs=scope.inputs, job_id=scope.job_id, secret=secret)
+        return msgspec.structs.replace(scope, secret=secret)
 
 
 def bulkhead_of(handler: Handler, task: TaskPlan) -> Bulkhead | None:
@@ -283,16 +285,6 @@ def bulkhead_of(handler: Handler, task: TaskPlan) -> Bulkhead | None:
     except Exception:  # noqa: BLE001  the boundary to other people's code, named in the module's docstring
         return None
     return named if isinstance(named, Bulkhead) and named.places > 0 else None
-
-
-def no_secret(name: str) -> str | None:
-    """For scopes that are completed by the attempt."""
-    raise KeyError(name)
-
-
-def scope_for(job_id: JobId, inputs: Mapping[str, Any], output: Callable[[str], Any]) -> references.Scope:
-    """What a task's references may reach, short of secrets, which only the attempt resolves."""
-    return references.Scope(output=output, inputs=inputs, job_id=job_id, secret=no_secret)
 
 
 def _sound(text: str) -> str:

@@ -10,9 +10,9 @@ import msgspec
 
 from runner.core.errors import AttemptError
 from runner.core.events import Artifact, AttemptSucceeded
-from runner.core.runs import TaskRun
 from runner.core.job import StoredArtifact
 from runner.core.plan import Instant
+from runner.core.runs import TaskRun
 from runner.engine.attempt import Failed, LiveAttempt, Succeeded
 from runner.engine.settings import EngineSettings
 from runner.ports import FileLeft
@@ -69,6 +69,7 @@ def deposit(
         whole = FileLeft(f"{live.task.id}.output.json", output, "application/json", "json")
         output, output_artifact_id = b"", new_id()
         stored.append(_store(live, whole, now=now, artifact_id=output_artifact_id))
+    variables = _variables(result.output) if live.plan.has_variables else b""
     event = AttemptSucceeded(
         live.task.id,
         attempt=live.number,
@@ -78,8 +79,25 @@ def deposit(
         usage=result.outcome.usage,
         endpoint=result.outcome.endpoint,
         model=result.outcome.model,
+        variables=variables,
     )
     return event, stored
+
+
+class _Setting(msgspec.Struct, frozen=True):
+    """An output that sets variables."""
+
+    variables: dict[str, msgspec.Raw]
+
+
+def _variables(output: bytes) -> bytes:
+    """The variables that an output sets, as a JSON object; empty if it sets none."""
+    if b'"variables"' not in output:
+        return b""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(output, type=_Setting).variables)
+    except msgspec.ValidationError:
+        return b""
 
 
 def _too_much(size: int, kept: Kept, settings: EngineSettings) -> str:

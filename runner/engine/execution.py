@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import anyio
 import anyio.abc
@@ -17,30 +17,25 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from runner import frames
-from runner.core import references
-from runner.core.errors import AttemptPutOff, LeaseLost, LedgerUnavailable
+from runner.core.errors import AttemptError, LeaseLost, LedgerUnavailable
 from runner.core.events import (
-    AttemptFailed,
-    AttemptParked,
+    Artifact,
     AttemptStarted,
+    AttemptSucceeded,
     Event,
-    Failure,
     JobCancelling,
     JobReleased,
     JobStarted,
     JobState,
     Recorded,
     TaskCancelled,
-    TaskFailed,
     TaskSignalled,
-    TaskTimedOut,
 )
-from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun
-from runner.core.runs import TaskRun
+from runner.core.interpreter import JobRun
 from runner.core.job import Append, Claim, Ending, Signal, StoredArtifact
 from runner.core.last import compose, seal
-from runner.core.plan import Instant, Plan, TaskId, TaskPlan
-from runner.core.retry import retry_at
+from runner.core.plan import Instant, Plan, TaskId, TaskPlan, every_task
+from runner.core.runs import TaskRun
 from runner.engine.attempt import (
     Failed,
     Interrupted,
@@ -49,12 +44,13 @@ from runner.engine.attempt import (
     Stopped,
     Succeeded,
     bulkhead_of,
-    scope_for,
 )
 from runner.engine.bell import Bell
 from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
+from runner.engine.failing import failing
+from runner.engine.reach import Reach
 from runner.engine.slots import Slots, Standing
 from runner.engine.submission import trace_id_of
 
@@ -64,8 +60,6 @@ Answer = TypeVar("Answer")
 MICROS: Final = 1_000_000
 #: Seconds between two commits that only report progress or text: a stream of tokens costs 20 commits a second at most.
 REPORT_INTERVAL: Final = 0.05
-#: Microseconds that a parked task waits at least.
-SHORTEST_PARK: Final = 100_000
 
 
 class Execution:
@@ -78,8 +72,8 @@ class Execution:
         self._summary = claim.summary
         self._with = equipment
         self._plan: Plan
-        self._inputs: dict[str, Any]
         self._run: JobRun
+        self._reach: Reach
         #: Tasks that have a slot and start with the commit under way.
         self._starting: list[TaskRun] = []
         self._live: dict[TaskId, LiveAttempt] = {}
@@ -153,11 +147,13 @@ class Execution:
     def _load(self) -> None:
         claim = self._claim
         self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
-        self._inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
-        self._run = JobRun(self._plan, deadline=claim.summary.deadline).replay(frames.decode(claim.frames))
+        inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
+        run = JobRun(self._plan, deadline=claim.summary.deadline, job_id=self.job_id, inputs=inputs)
+        self._run = run.replay(frames.decode(claim.frames))
+        self._reach = Reach(self.job_id, inputs, self._run, self._fetch)
         self._kept = Kept.by(self._run.tasks.values())
-        ways = {task.id: self._way(task) for task in self._plan.tasks}
-        self._standing = Standing(ways, claim.summary.priority, self._bell.ring)
+        ways = {self._way(task) for task in every_task(self._plan) if task.control is None}
+        self._standing = Standing(self._way, ways, claim.summary.priority, self._bell.ring)
 
     async def _drive(self, attempts: anyio.abc.TaskGroup) -> None:
         self._record(JobStarted(self._with.runner_id, self.token))
@@ -166,7 +162,9 @@ class Execution:
             self._listen()
             self._obey()
             settled = self._now()
-            self._uncommitted += self._run.settle(now=settled, max_lost=self._with.settings.max_lost_attempts)
+            self._uncommitted += self._run.settle(
+                now=settled, max_lost=self._with.settings.max_lost_attempts, limits=self._with.settings.control_limits
+            )
             self._give_back()
             self._choose()
             self._report()
@@ -206,7 +204,10 @@ class Execution:
         signals, self._signals = self._signals, []
         for signal in signals:
             task = self._run.tasks.get(signal.task_id)
-            if task is not None and task.signal is None and not task.state.terminal:
+            if task is None:
+                # It stands in a body that has not begun.
+                self._signals.append(signal)
+            elif task.signal is None and not task.state.terminal:
                 self._record(
                     TaskSignalled(
                         signal.task_id,
@@ -301,7 +302,7 @@ class Execution:
         )
         try:
             with spanned as live.traceparent:
-                result = await live.run(handler, partial(self._scope_of, live))
+                result = await live.run(handler, partial(self._reach.scope, live.task))
         finally:
             self._standing.give_back(live.task.id)
         self._ended.append((live, result))
@@ -323,88 +324,39 @@ class Execution:
         if isinstance(deposited, Failed):
             return self._failed(live, deposited)
         event, artifacts = deposited
+        if refused := self._refused(event):
+            return self._failed(live, refused)
         self._artifacts += artifacts
         self._kept = self._kept.with_more(event.output, event.artifacts)
         return event
 
-    def _failed(self, live: LiveAttempt, result: Failed) -> Event:
-        task_id, number, error, now = live.task.id, live.number, result.error, self._now()
-        if isinstance(error, AttemptPutOff):
-            return AttemptParked(
-                task_id,
-                attempt=number,
-                reason=error.wait_reason,
-                # A time that has passed already must not make a storm of commits.
-                until=max(int(error.until), now + SHORTEST_PARK),
-                endpoint=error.endpoint,
-                message=result.message,
-            )
-        timed_out = error.reason == "TIMED_OUT"
-        if live.overdue or (timed_out and self._run.expired(now)):
-            late = Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran")
-            return TaskTimedOut(task_id, attempt=number, failure=late, endpoint=error.endpoint, model=error.model)
-        failure = Failure(error.reason, result.message)
-        due = self._next_try(live, result)
-        if due is not None:
-            return AttemptFailed(
-                task_id,
-                attempt=number,
-                failure=failure,
-                retry_at=due,
-                endpoint=error.endpoint,
-                model=error.model,
-                usage=error.usage,
-            )
-        if timed_out:
-            return TaskTimedOut(task_id, attempt=number, failure=failure, endpoint=error.endpoint, model=error.model)
-        return TaskFailed(
-            task_id,
-            attempt=number,
-            failure=failure,
-            endpoint=error.endpoint,
-            model=error.model,
-            usage=error.usage,
-        )
-
-    def _next_try(self, live: LiveAttempt, result: Failed) -> int | None:
-        if not result.error.retryable:
+    def _refused(self, event: AttemptSucceeded) -> Failed | None:
+        """Why the variables that a task sets cannot be set."""
+        if not event.variables:
             return None
-        retries = self._with.settings.default_retries if live.task.retries is None else live.task.retries
-        return retry_at(
-            self._with.retry,
-            failures=self._run.tasks[live.task.id].failures + 1,
-            retries=retries,
-            now=self._now(),
-            chance=self._with.chance(),
-            every=live.task.retry_seconds,
-            retry_after=result.error.retry_after,
-            deadline=self._run.deadline,
+        values = msgspec.json.decode(event.variables, type=dict[str, msgspec.Raw])
+        problem = self._run.bodies.refusal(event.task_id, values, self._with.settings.control_limits)
+        if not problem:
+            return None
+        error = AttemptError(
+            "BAD_VARIABLE",
+            problem,
+            retryable=False,
+            endpoint=event.endpoint,
+            model=event.model,
+            usage=event.usage,
         )
+        return Failed(error, problem)
+
+    def _failed(self, live: LiveAttempt, result: Failed) -> Event:
+        return failing(live, result, self._run, self._with, now=self._now())
 
     # ------------------------------------------------------------------------------------------------- outputs
 
-    async def _scope_of(self, live: LiveAttempt) -> references.Scope:
-        large = await self._large_outputs(live)
-        return scope_for(self.job_id, self._inputs, lambda task_id: self._output(task_id, large))
-
-    def _output(self, task_id: TaskId, large: dict[TaskId, Any]) -> Any:
-        if task_id in large:
-            return large[task_id]
-        return msgspec.json.decode(self._run.tasks[task_id].output or b"null")
-
-    async def _large_outputs(self, live: LiveAttempt) -> dict[TaskId, Any]:
-        """The outputs that this task refers to and that are too large to be kept in memory."""
-        large: dict[TaskId, Any] = {}
-        named = {found.name for found in references.find(live.task.parameters) if found.root is references.Root.TASKS}
-        for task_id in named.union(live.task.input_from):
-            task = self._run.tasks[task_id]
-            for artifact in task.artifacts:
-                if artifact.id == task.output_artifact_id:
-                    content = await self._patiently(
-                        self._with.ledger.artifact_bytes, self.job_id, artifact.id, offset=0, size=artifact.size_bytes
-                    )
-                    large[task_id] = msgspec.json.decode(content)
-        return large
+    async def _fetch(self, artifact: Artifact) -> bytes:
+        return await self._patiently(
+            self._with.ledger.artifact_bytes, self.job_id, artifact.id, offset=0, size=artifact.size_bytes
+        )
 
     # -------------------------------------------------------------------------------------------------- commit
 

@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from runner.core.control import ControlLimits
+
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -27,8 +29,12 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
 
     #: Attempts that may run at a time in this daemon, over all jobs.
     max_concurrent_tasks: Count = 64
-    #: Jobs that may be held at a time by this daemon; the others wait in the ledger.
+    #: Jobs that may run at a time in this daemon; the others wait in the ledger.
     max_running_jobs: Count = 1000
+    #: Jobs that may wait for jobs of their own tasks (`job`) beside those; further ones count among them.
+    max_waiting_jobs: Count = 1000
+    #: Jobs above a job that a task runs, at most; 0: tasks run no jobs.
+    max_job_depth: Annotated[int, Meta(ge=0, le=100)] = 8
     #: Seconds for one attempt of a task that sets no time of its own.
     default_task_timeout_seconds: Seconds = 300.0
     #: Attempts after the first for a task that sets no number of its own, 0–255.
@@ -53,10 +59,28 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_output_bytes: Count = 16 * 1024 * 1024
     #: Bytes that all tasks of a job may leave together; an attempt that would pass it fails.
     max_job_output_bytes: Count = 256 * 1024 * 1024
+    #: Rounds of one loop; a loop that would have more fails.
+    max_loop_rounds: Count = 10_000
+    #: Bodies inside of bodies while a job runs, those of functions that call each other among them.
+    max_body_depth: Annotated[int, Meta(ge=1, le=100)] = 50
+    #: Tasks that may come into being in one job, those of all rounds and calls.
+    max_job_tasks: Count = 100_000
+    #: Bytes of the value of one variable.
+    max_variable_bytes: Count = 256 * 1024
     #: Jobs in one BatchSubmitJobs.
     max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     #: Whether a job may name a queue that `queues` does not; it then has the limits of `queues.default`.
     allow_undefined_queues: bool = True
+
+    @property
+    def control_limits(self) -> ControlLimits:
+        """How far control flow may go."""
+        return ControlLimits(
+            max_rounds=self.max_loop_rounds,
+            max_depth=self.max_body_depth,
+            max_tasks=self.max_job_tasks,
+            max_variable_bytes=self.max_variable_bytes,
+        )
 
     def __post_init__(self) -> None:
         if self.inline_output_bytes > self.max_output_bytes:

@@ -9,10 +9,10 @@ What a bulkhead bounds has a line of its own, and who waits there holds no slot 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
+from runner.core.plan import Priority, TaskId, TaskPlan
 from runner.core.runs import TaskRun
-from runner.core.plan import Priority, TaskId
 
 #: Turns that one step of priority is worth.
 HEAD_START = 1_000
@@ -98,12 +98,20 @@ class Slots:
 class Standing:
     """Where one job stands: a place in every line that one of its tasks has to pass.
 
-    `ways` gives each task's lines, in the order in which it passes them.
+    `way_of` tells a task's lines, in the order in which it passes them; it is asked once for each task that may start.
+    `kinds` are all that it tells of this job's tasks.
     """
 
-    def __init__(self, ways: Mapping[TaskId, tuple[Slots, ...]], priority: Priority, wake: Callable[[], None]) -> None:
-        self._ways = ways
-        self._kinds = frozenset(ways.values())
+    def __init__(
+        self,
+        way_of: Callable[[TaskPlan], tuple[Slots, ...]],
+        kinds: Collection[tuple[Slots, ...]],
+        priority: Priority,
+        wake: Callable[[], None],
+    ) -> None:
+        self._way_of = way_of
+        self._ways: dict[TaskId, tuple[Slots, ...]] = {}
+        self._kinds = frozenset(kinds)
         self._places = {line: Place(priority, wake) for way in self._kinds for line in way}
 
     def choose(self, tasks: Iterable[TaskRun]) -> list[TaskRun]:
@@ -112,7 +120,7 @@ class Standing:
         full: set[Slots] = set()
         awaited: set[Slots] = set()
         for task in tasks:
-            way = self._ways[task.plan.id]
+            way = self._way(task.plan)
             if not full.isdisjoint(way):
                 continue
             refused = self._take(way)
@@ -129,8 +137,14 @@ class Standing:
 
     def give_back(self, task_id: TaskId) -> None:
         """The task has ended: whoever is next may pass."""
-        for line in self._ways[task_id]:
+        for line in self._ways.pop(task_id):
             line.give_back()
+
+    def _way(self, task: TaskPlan) -> tuple[Slots, ...]:
+        way = self._ways.get(task.id)
+        if way is None:
+            way = self._ways[task.id] = self._way_of(task)
+        return way
 
     def leave(self) -> None:
         """Leave every line."""

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.events import AttemptStarted, JobStarted, JobSucceeded
-from runner.core.runs import TaskRun
 from runner.core.plan import Priority, TaskPlan
+from runner.core.runs import TaskRun
 from runner.engine.slots import Slots, Standing
 from runner.ports import Attempt, Bulkhead, Handler, Outcome
 from tests.engine.stage import Engine, Stage, forever, kinds, only, task, times
@@ -168,7 +168,7 @@ def test_no_line_lets_too_many_pass_and_everybody_passes(
     woken: list[int] = list(range(len(jobs)))
     todo = [{str(n): _task_run(str(n)) for n in range(len(job))} for job in jobs]
     standings = [
-        Standing({str(n): ways[way] for n, way in enumerate(job)}, Priority.MEDIUM, partial(woken.append, at))
+        Standing(partial(_way, ways, job), ways, Priority.MEDIUM, partial(woken.append, at))
         for at, job in enumerate(jobs)
     ]
     under_way: list[tuple[int, str]] = []
@@ -185,6 +185,10 @@ def test_no_line_lets_too_many_pass_and_everybody_passes(
         assert all(0 <= line.free <= line.total for line in (pool, left, right))
     assert not any(todo)
     assert [line.free for line in (pool, left, right)] == list(places)
+
+
+def _way(ways: list[tuple[Slots, ...]], job: list[int], task: TaskPlan) -> tuple[Slots, ...]:
+    return ways[job[int(task.id)]]
 
 
 def _task_run(name: str) -> TaskRun:

@@ -1,0 +1,73 @@
+"""What follows from an attempt that did not succeed: another one later, or the end of its task."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runner.core.errors import AttemptPutOff
+from runner.core.events import AttemptFailed, AttemptParked, Event, Failure, TaskFailed, TaskTimedOut
+from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun
+from runner.core.plan import Instant
+from runner.core.retry import retry_at
+from runner.engine.attempt import Failed, LiveAttempt
+from runner.engine.equipment import Equipment
+
+#: Microseconds that a parked task waits at least.
+SHORTEST_PARK: Final = 100_000
+
+
+def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment, *, now: Instant) -> Event:
+    """The event of an attempt that failed or was put off."""
+    task_id, number, error = live.task.id, live.number, result.error
+    if isinstance(error, AttemptPutOff):
+        return AttemptParked(
+            task_id,
+            attempt=number,
+            reason=error.wait_reason,
+            # A time that has passed already must not make a storm of commits.
+            until=max(int(error.until), now + SHORTEST_PARK),
+            endpoint=error.endpoint,
+            message=result.message,
+        )
+    timed_out = error.reason == "TIMED_OUT"
+    if live.overdue or (timed_out and run.expired(now)):
+        late = Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran")
+        return TaskTimedOut(task_id, attempt=number, failure=late, endpoint=error.endpoint, model=error.model)
+    failure = Failure(error.reason, result.message)
+    due = _next_try(live, result, run, equipment, now)
+    if due is not None:
+        return AttemptFailed(
+            task_id,
+            attempt=number,
+            failure=failure,
+            retry_at=due,
+            endpoint=error.endpoint,
+            model=error.model,
+            usage=error.usage,
+        )
+    if timed_out:
+        return TaskTimedOut(task_id, attempt=number, failure=failure, endpoint=error.endpoint, model=error.model)
+    return TaskFailed(
+        task_id,
+        attempt=number,
+        failure=failure,
+        endpoint=error.endpoint,
+        model=error.model,
+        usage=error.usage,
+    )
+
+
+def _next_try(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment, now: Instant) -> Instant | None:
+    if not result.error.retryable:
+        return None
+    retries = equipment.settings.default_retries if live.task.retries is None else live.task.retries
+    return retry_at(
+        equipment.retry,
+        failures=run.tasks[live.task.id].failures + 1,
+        retries=retries,
+        now=now,
+        chance=equipment.chance(),
+        every=live.task.retry_seconds,
+        retry_after=result.error.retry_after,
+        deadline=run.deadline,
+    )
