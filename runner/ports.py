@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from runner.core.events import Artifact, Json, Recorded, Usage
+from runner.core.events import Artifact, Failure, JobState, Json, Recorded, Usage
 from runner.core.filters import JobQuery
 from runner.core.job import (
     Append,
@@ -20,9 +20,10 @@ from runner.core.job import (
     NewJob,
     OutboxEntry,
     Signal,
+    Steered,
     Submitted,
 )
-from runner.core.plan import Instant, JobId, Mode, Plan, TaskPlan
+from runner.core.plan import Instant, JobId, Mode, Plan, Priority, TaskId, TaskPlan
 
 # ---------------------------------------------------------------------------------------------------- handlers
 
@@ -57,6 +58,8 @@ class Attempt(Protocol):
     task: TaskPlan
     #: From 1.
     number: int
+    #: Attempts before this one that failed; those that were lost or put off are none.
+    failures: int
     #: The task's parameters with every reference resolved, secrets included.
     parameters: dict[str, Any]
     #: `<job>/<task>`: the same for every attempt, so that the other side can tell a repetition.
@@ -114,7 +117,13 @@ class Handler(Protocol):
 
     A handler that has an attribute `parameters` that is a msgspec struct declares by it which parameters it takes;
     `alt-runner handlers` documents them: types, defaults, and the `msgspec.Meta(description=…)` or the `#:` comment
-    of each field.
+    of each field. Descriptors are checked against it before anything runs, and a name that it does not have is warned
+    of, unless the handler has an attribute `passes_parameters_on` that is true.
+
+    A handler that has a method `check(parameters: Mapping[str, Any]) -> Iterable[ParameterProblem]` is asked then what
+    else is wrong. It gets the parameters as they are written, each of its declared type; `runner.core.alt.LATER` stands
+    for what is known only when the task runs. It may be called on any thread, for every submission: it must be quick,
+    look at nothing but its arguments and settings, and not raise.
     """
 
     async def run(self, attempt: Attempt) -> Outcome:
@@ -125,6 +134,67 @@ class Handler(Protocol):
         Any other exception is recorded as a failure that is not retried. Time-outs and cancellation arrive as
         the backend's cancellation: never swallow it.
         """
+
+
+# ------------------------------------------------------------------------------------------------------- children
+
+
+class ChildJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that a task runs."""
+
+    #: The job of the task.
+    parent: JobId
+    #: The same one finds the job that was submitted before.
+    request_id: str
+    descriptor: bytes
+    #: Recognised from the bytes where empty.
+    content_type: str = ""
+    #: A JSON object, or empty.
+    inputs: bytes = b""
+    #: Empty for the parent's.
+    queue: str = ""
+    #: None for the descriptor's.
+    priority: Priority | None = None
+    labels: Mapping[str, str] = {}
+    traceparent: str = ""
+
+
+class ChildEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child ended."""
+
+    state: JobState
+    #: What went wrong first, where it did not succeed.
+    error: Failure | None
+    #: Why it was cancelled, where it was.
+    reason: str
+    #: Of the tasks that succeeded.
+    outputs: Mapping[TaskId, Json]
+    #: The child's artifacts that hold the outputs which are too large to be among `outputs`.
+    large_outputs: Mapping[TaskId, Artifact]
+
+
+class Jobs(Protocol):
+    """Runs jobs for tasks: children of the jobs that they belong to, and ended with them."""
+
+    async def submit(self, child: ChildJob) -> JobId:
+        """Accept a child, or find the one that was accepted before. It is durable when this returns.
+
+        Its deadline is the parent's. Labels tell its parent, the root of all, and how deep it is.
+
+        Raises AttemptError: CHILD_REFUSED, if the descriptor or another field is wrong; NESTED_TOO_DEEP.
+        Raises AttemptPutOff: if no job can be taken now.
+        """
+
+    async def wait(self, child: JobId, *, parent: JobId, on_progress: Callable[[float], None]) -> ChildEnd:
+        """Wait for a child's end; `on_progress` is told now and then how far it is, 0 to 1.
+
+        Meanwhile the parent does not count as a running job.
+
+        Raises AttemptPutOff: when the daemon shuts down.
+        """
+
+    async def cancel(self, child: JobId, reason: str) -> None:
+        """Ask for its cancellation; it is durable when this returns. Harmless where it has ended."""
 
 
 # ----------------------------------------------------------------------------------------------- orchestrators
@@ -218,7 +288,7 @@ class Ledger(Protocol):
         """Commit a frame of a running job, with all that belongs to it.
 
         The very same append may be made again; it is committed once.
-        Raises LeaseLost: if the token is not the job's newest, the job is not RUNNING, or the frame is not its next.
+        Raises LeaseLost: if the token is not the job's newest, nobody holds it, or the frame is not its next.
         """
 
     async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:
@@ -231,6 +301,21 @@ class Ledger(Protocol):
         """Make the wish durable and claimable; the job's holder fulfils it. Harmless on a job that has ended.
 
         Raises JobNotFound.
+        """
+
+    async def request_pause(self, job_id: JobId, *, framed: Callable[[int], Frame]) -> Steered:
+        """Make the wish durable. Harmless on a job that is paused.
+
+        The job's holder fulfils it. Where nobody holds the job, the ledger appends JobPaused in the same commit:
+        `framed` encodes it with the number that it is given, in any thread, and perhaps more than once.
+
+        Raises JobNotFound, JobHasEnded.
+        """
+
+    async def request_resume(self, job_id: JobId, *, framed: Callable[[int], Frame]) -> Steered:
+        """The same for JobResumed. A job that nobody holds is claimable again. Harmless on one that is not paused.
+
+        Raises JobNotFound, JobHasEnded.
         """
 
     async def job(self, job_id: JobId) -> JobSummary:

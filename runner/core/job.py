@@ -45,6 +45,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool
     task_count: int
     descriptor_sha256: str
+    #: From PauseJob to ResumeJob; the state follows when whoever holds the job has heard of it.
+    pause_requested: bool = False
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -107,6 +109,15 @@ class Signal(msgspec.Struct, frozen=True):
     data: bytes = b""
 
 
+class Steered(msgspec.Struct, frozen=True):
+    """What became of the wish to pause or resume a job."""
+
+    job: JobSummary
+    #: The frame that the ledger wrote itself, as nobody held the job; None where its holder is to write one, or there
+    #: was nothing to do.
+    frame: Frame | None = None
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A job in a runner's hands, until its lease ends."""
 
@@ -162,7 +173,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Instant | None = None
     artifacts: tuple[StoredArtifact, ...] = ()
     ending: Ending | None = None
-    #: True on the frame that holds JobReleased: the lease ends and the job is QUEUED again.
+    #: True on the frame that holds JobReleased: the lease ends and the job is QUEUED again, or stays PAUSED.
     release: bool = False
     #: The state the job enters with this frame, for the journal that WatchJobs follows; None if it stays in its own.
     entered: JobState | None = None

@@ -19,8 +19,8 @@ from runner.core.plan import JobId
 from runner.ledgers import signals, tallies
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
-from runner.ledgers.rows import FRAME, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
-from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, MORTAL, RUNNING, bodies, frames, jobs, number, runners
+from runner.ledgers.rows import FRAME, LEASE_ENDED, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
+from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, LEASED, MORTAL, bodies, frames, jobs, number, runners
 from runner.ledgers.writes import Claiming, Renewal, Rescue, Wish
 
 _UP_TO: Final = sa.bindparam("up_to", type_=sa.Integer)
@@ -66,7 +66,7 @@ _TAKE: Final = Bulk(
     )
 )
 _LEASES: Final = sa.select(jobs.c.id, jobs.c.lease_token).where(
-    RUNNING, jobs.c.lease_owner == sa.bindparam("owner"), among(jobs.c.id)
+    LEASED, jobs.c.lease_owner == sa.bindparam("owner"), among(jobs.c.id)
 )
 _EXTEND: Final = Bulk(
     sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(lease_expires_at=sa.bindparam("until"))
@@ -75,18 +75,25 @@ _ALIVE: Final = (
     sa.update(runners).where(runners.c.id == sa.bindparam("runner")).values(alive_until=sa.bindparam("until"))
 )
 _EXPIRED: Final = (
-    sa.select(jobs.c.id, jobs.c.queue)
-    .where(RUNNING, jobs.c.lease_expires_at <= _NOW)
+    sa.select(jobs.c.queue, jobs.c.state, jobs.c.pause_requested, jobs.c.id)
+    .where(LEASED, jobs.c.lease_expires_at <= _NOW)
     .order_by(jobs.c.lease_expires_at)
     .limit(_UP_TO)
 )
 _GIVE_BACK: Final = Bulk(sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(**QUEUED_AGAIN))
+_STAY_PAUSED: Final = Bulk(sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(**LEASE_ENDED))
+_OF_OTHERS: Final = sa.and_(LEASED, jobs.c.lease_owner != sa.bindparam("owner"))
 _ORPHANS: Final = (
-    sa.select(jobs.c.queue, sa.func.count())
-    .where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner"))
-    .group_by(jobs.c.queue)
+    sa.select(jobs.c.queue, jobs.c.state, jobs.c.pause_requested, sa.func.count())
+    .where(_OF_OTHERS)
+    .group_by(jobs.c.queue, jobs.c.state, jobs.c.pause_requested)
 )
-_ADOPT: Final = sa.update(jobs).where(RUNNING, jobs.c.lease_owner != sa.bindparam("owner")).values(**QUEUED_AGAIN)
+_ADOPT_PAUSED: Final = (
+    sa.update(jobs)
+    .where(_OF_OTHERS, jobs.c.state == number(JobState.PAUSED), jobs.c.pause_requested)
+    .values(**LEASE_ENDED)
+)
+_ADOPT: Final = sa.update(jobs).where(_OF_OTHERS).values(**QUEUED_AGAIN)
 _ONE: Final = sa.select(*SUMMARY).where(jobs.c.id == sa.bindparam("job"))
 _WISH: Final = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(cancel_reason=sa.bindparam("reason"))
 
@@ -102,7 +109,8 @@ def _claim(connection: Connection, write: Claiming) -> list[Claim]:
     chosen = [*urgent, *_in_turn(connection, write, urgent)]
     if not chosen:
         return []
-    claims = _load(connection, _affordable(connection, chosen, write.max_bytes))
+    found = _load(connection, _affordable(connection, chosen, write.max_bytes))
+    claims = [each for each, _ in found]
     _TAKE.run(
         connection,
         [
@@ -111,8 +119,8 @@ def _claim(connection: Connection, write: Claiming) -> list[Claim]:
         ],
     )
     tally = tallies.Tally()
-    for each in claims:
-        tally.entered(each.summary.queue, JobState.RUNNING, left=JobState.QUEUED)
+    for each, left in found:
+        tally.entered(each.summary.queue, JobState.RUNNING, left=left)
     tally.write(connection)
     return claims
 
@@ -159,15 +167,16 @@ def _affordable(connection: Connection, chosen: Sequence[JobId], max_bytes: int)
     return chosen
 
 
-def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
-    loaded: dict[JobId, Claim] = {}
+def _load(connection: Connection, chosen: Sequence[JobId]) -> list[tuple[Claim, JobState]]:
+    """The claims, and the state that each job leaves by them."""
+    loaded: dict[JobId, tuple[Claim, JobState]] = {}
     history = _histories(connection, chosen)
     answers = signals.of_jobs(connection, chosen)
     for portion in portions(chosen):
         for row in connection.execute(_CHOSEN, {"among": portion}).all():
             token, plan, inputs, traceparent = row[WIDTH:]
             job = summary((*row[:3], JobState.RUNNING.value, *row[4:]))
-            loaded[job.id] = Claim(
+            claim = Claim(
                 summary=job,
                 token=token + 1,
                 plan=plan,
@@ -177,6 +186,7 @@ def _load(connection: Connection, chosen: Sequence[JobId]) -> list[Claim]:
                 cancel_reason=row[16],
                 signals=tuple(answers[job.id]),
             )
+            loaded[job.id] = claim, JobState(row[3])
     return [loaded[job_id] for job_id in chosen]
 
 
@@ -211,22 +221,35 @@ def rescue(connection: Connection, writes: Sequence[Rescue]) -> list[int | Excep
 
 def _rescue(connection: Connection, write: Rescue) -> int:
     expired = connection.execute(_EXPIRED, {"now": write.now, "up_to": write.limit}).all()
-    if expired:
-        _GIVE_BACK.run(connection, [{"job": job_id} for job_id, _ in expired])
-        tally = tallies.Tally()
-        for _, queue in expired:
-            tally.entered(queue, JobState.QUEUED, left=JobState.RUNNING)
-        tally.write(connection)
+    tally = tallies.Tally()
+    chosen: dict[JobState, list[dict[str, Any]]] = {JobState.QUEUED: [], JobState.PAUSED: []}
+    for queue, state, pause_requested, job_id in expired:
+        after = without_holder(JobState(state), pause_requested=bool(pause_requested))
+        chosen[after].append({"job": job_id})
+        tally.entered(queue, after, left=JobState(state))
+    _GIVE_BACK.run(connection, chosen[JobState.QUEUED])
+    _STAY_PAUSED.run(connection, chosen[JobState.PAUSED])
+    tally.write(connection)
     return len(expired)
 
 
+def without_holder(state: JobState, *, pause_requested: bool) -> JobState:
+    """Where a job stands once nobody holds it any more.
+
+    One that was RUNNING and is to be paused is QUEUED: whoever takes it next says so in its events, and starts nothing.
+    """
+    return JobState.PAUSED if state is JobState.PAUSED and pause_requested else JobState.QUEUED
+
+
 def adopt(connection: Connection, runner_id: str) -> int:
-    """Make the running jobs of all other runners claimable: where the ledger is held alone, they are dead."""
+    """Take the jobs of all other runners from them: where the ledger is held alone, those are dead."""
     tally, orphans = tallies.Tally(), 0
-    for queue, n in connection.execute(_ORPHANS, {"owner": runner_id}):
-        tally.entered(queue, JobState.QUEUED, left=JobState.RUNNING, jobs=n)
+    for queue, state, pause_requested, n in connection.execute(_ORPHANS, {"owner": runner_id}):
+        after = without_holder(JobState(state), pause_requested=bool(pause_requested))
+        tally.entered(queue, after, left=JobState(state), jobs=n)
         orphans += n
     if orphans:
+        connection.execute(_ADOPT_PAUSED, {"owner": runner_id})
         connection.execute(_ADOPT, {"owner": runner_id})
         tally.write(connection)
     return orphans

@@ -14,6 +14,7 @@ from runner.core.events import JobState
 from runner.core.job import Append, Change, Frame, StoredArtifact
 from runner.core.plan import JobId
 from runner.ledgers.bulk import Bulk
+from runner.ledgers.claims import without_holder
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import (
     FRAME,
@@ -29,12 +30,19 @@ from runner.ledgers.rows import (
     portions,
     summary,
 )
-from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, outbox, records
+from runner.ledgers.schema import CHANGED, artifacts, frames, jobs, number, outbox, records
 from runner.ledgers.tallies import Tally
 from runner.ledgers.writes import Appending
 
 _FENCES: Final = sa.select(
-    jobs.c.id, jobs.c.state, jobs.c.lease_token, jobs.c.queue, jobs.c.last_sequence, jobs.c.started_at
+    jobs.c.id,
+    jobs.c.state,
+    jobs.c.lease_token,
+    jobs.c.queue,
+    jobs.c.last_sequence,
+    jobs.c.started_at,
+    jobs.c.lease_owner.is_not(None),
+    jobs.c.pause_requested,
 ).where(among(jobs.c.id))
 _STORED: Final = sa.select(frames.c.data).where(
     frames.c.job_id == sa.bindparam("job"), frames.c.first == sa.bindparam("first")
@@ -48,9 +56,11 @@ _ADVANCED: Final[dict[str, sa.BindParameter[Any]]] = {
     "last_sequence": sa.bindparam("last"),
     "started_at": sa.bindparam("started"),
 }
-# Three statements, because SQLite rewrites the entries of every index that an UPDATE names a column of.
+# Several statements, because SQLite rewrites the entries of every index that an UPDATE names a column of.
 _ADVANCE: Final = Bulk(_MOVE.values(**_ADVANCED))
+_ENTER: Final = Bulk(_MOVE.values(**_ADVANCED, state=sa.bindparam("entered")))
 _RELEASE: Final = Bulk(_MOVE.values(**_ADVANCED, **QUEUED_AGAIN))
+_RELEASE_PAUSED: Final = Bulk(_MOVE.values(**_ADVANCED, **LEASE_ENDED, state=number(JobState.PAUSED)))
 _END: Final = Bulk(
     _MOVE.values(
         **_ADVANCED,
@@ -96,6 +106,10 @@ class _Standing(msgspec.Struct):
     queue: str
     last: int
     started_at: int | None
+    held: bool
+    pause_requested: bool
+    #: Whether an append of this commit paused or resumed it.
+    steered: bool = False
 
 
 class _Sheet:
@@ -122,11 +136,12 @@ class _Sheet:
             "last": standing.last,
             "started": standing.started_at,
         }
+        before = standing.state
         statement = _ADVANCE
         if change.ending is not None:
             statement = _END
             ending = change.ending
-            standing.state = ending.state
+            standing.state, standing.held = ending.state, False
             move |= {
                 "entered": ending.state.value,
                 "ended": ending.ended_at,
@@ -134,10 +149,17 @@ class _Sheet:
             }
             self._end(change.job_id, standing, change)
         elif change.release:
-            statement = _RELEASE
-            standing.state = JobState.QUEUED
-        if standing.state is not JobState.RUNNING:
-            self.tally.entered(standing.queue, standing.state, left=JobState.RUNNING)
+            standing.state = without_holder(before, pause_requested=standing.pause_requested)
+            standing.held = False
+            statement = _RELEASE_PAUSED if standing.state is JobState.PAUSED else _RELEASE
+        else:
+            standing.state = before if change.entered is None else change.entered
+            standing.steered |= standing.state is not before
+            if standing.steered:
+                statement = _ENTER
+                move["entered"] = standing.state.value
+        if standing.state is not before:
+            self.tally.entered(standing.queue, standing.state, left=before)
         self.moves[change.job_id] = (statement, move)
 
     def _end(self, job_id: JobId, standing: _Standing, change: Append) -> None:
@@ -156,7 +178,7 @@ class _Sheet:
         ]
 
     def write(self, connection: Connection) -> None:
-        for statement in (_ADVANCE, _RELEASE, _END):
+        for statement in (_ADVANCE, _ENTER, _RELEASE, _RELEASE_PAUSED, _END):
             statement.run(connection, [row for chosen, row in self.moves.values() if chosen is statement])
         for insert, rows in (
             (INSERT_FRAMES, self.frames),
@@ -179,7 +201,7 @@ def append(connection: Connection, writes: Sequence[Appending]) -> list[Exceptio
         standing = standings.get(change.job_id)
         if standing is None or standing.token != change.token:
             answers.append(LeaseLost(change.job_id))
-        elif standing.state is JobState.RUNNING and change.frame.first == standing.last + 1:
+        elif standing.held and change.frame.first == standing.last + 1:
             sheet.enter(change, standing)
             entered[change.job_id, change.frame.first] = change.frame.data
             answers.append(None)
@@ -195,8 +217,10 @@ def append(connection: Connection, writes: Sequence[Appending]) -> list[Exceptio
 def _standings(connection: Connection, job_ids: Iterable[JobId]) -> dict[JobId, _Standing]:
     found = {}
     for portion in portions(job_ids):
-        for job_id, state, token, queue, last, started_at in connection.execute(_FENCES, {"among": portion}).all():
-            found[job_id] = _Standing(JobState(state), token, queue, last, started_at)
+        for job_id, state, token, queue, last, started_at, *flags in connection.execute(
+            _FENCES, {"among": portion}
+        ).all():
+            found[job_id] = _Standing(JobState(state), token, queue, last, started_at, *map(bool, flags))
     return found
 
 

@@ -34,6 +34,7 @@ from runner.core.job import (
     NewJob,
     OutboxEntry,
     Signal,
+    Steered,
     StoredArtifact,
     Submitted,
 )
@@ -61,7 +62,8 @@ class _Job:
 
     def give_back(self) -> None:
         self.owner = None
-        self.change(state=JobState.QUEUED)
+        stays = self.summary.state is JobState.PAUSED and self.summary.pause_requested
+        self.change(state=JobState.PAUSED if stays else JobState.QUEUED)
 
     @property
     def place(self) -> tuple[Instant, JobId]:
@@ -92,7 +94,7 @@ class MemoryLedger:
         """Running jobs become claimable: whoever ran them is gone."""
         await checkpoint()
         for job in self._jobs.values():
-            if job.summary.state is JobState.RUNNING:
+            if job.owner is not None:
                 job.give_back()
         yield
 
@@ -166,9 +168,10 @@ class MemoryLedger:
 
     def _choose(self, now: Instant, limit: int, queue_limits: Mapping[str, int], busy: Counter[str]) -> Iterable[_Job]:
         queued = self._in(JobState.QUEUED)
-        cancelling = sorted((job for job in queued if job.cancel_reason is not None), key=lambda job: job.place)
+        free = [job for job in (*queued, *self._in(JobState.PAUSED)) if job.owner is None]
+        cancelling = sorted((job for job in free if job.cancel_reason is not None), key=lambda job: job.place)
         overdue = sorted(
-            (job for job in queued if job.cancel_reason is None and _is_past(job.summary.deadline, now)),
+            (job for job in free if job.cancel_reason is None and _is_past(job.summary.deadline, now)),
             key=lambda job: (job.summary.deadline, job.summary.id),
         )
         chosen = [*cancelling, *overdue][:limit]
@@ -203,7 +206,7 @@ class MemoryLedger:
         job = self._jobs.get(change.job_id)
         if job is None or job.token != change.token:
             raise LeaseLost(change.job_id)
-        if job.summary.state is JobState.RUNNING and change.frame.first == job.summary.last_sequence + 1:
+        if job.owner is not None and change.frame.first == job.summary.last_sequence + 1:
             self._append(job, change)
         elif not any(frame.first == change.frame.first and frame.data == change.frame.data for frame in job.frames):
             raise LeaseLost(change.job_id)
@@ -221,6 +224,8 @@ class MemoryLedger:
                 self._post(sink, change.job_id, ending.execution_id, ending.ended_at, ending.record)
         elif change.release:
             job.give_back()
+        elif change.entered is not None:
+            job.change(state=change.entered)
         if change.entered is not None:
             sequence = frame.first if change.entered is JobState.RUNNING else frame.last
             self._changes.append((job, change.entered, sequence))
@@ -250,7 +255,7 @@ class MemoryLedger:
 
     async def rescue(self, *, now: Instant, limit: int) -> int:
         await self._begin()
-        expired = [job for job in self._in(JobState.RUNNING) if job.lease_until <= now]
+        expired = [job for job in self._jobs.values() if job.owner is not None and job.lease_until <= now]
         expired.sort(key=lambda job: job.lease_until)
         for job in expired[:limit]:
             job.give_back()
@@ -273,6 +278,26 @@ class MemoryLedger:
             raise AlreadyAnswered(job_id, signal.task_id)
         job.signals[signal.task_id] = signal
         return job.summary
+
+    async def request_pause(self, job_id: JobId, *, framed: Callable[[int], Frame]) -> Steered:
+        return await self._steer(job_id, JobState.PAUSED, framed)
+
+    async def request_resume(self, job_id: JobId, *, framed: Callable[[int], Frame]) -> Steered:
+        return await self._steer(job_id, JobState.QUEUED, framed)
+
+    async def _steer(self, job_id: JobId, goal: JobState, framed: Callable[[int], Frame]) -> Steered:
+        await self._begin()
+        job = self._get(job_id)
+        if job.summary.state.terminal:
+            raise JobHasEnded(job_id)
+        job.change(pause_requested=goal is JobState.PAUSED)
+        if job.owner is not None or job.summary.state is goal:
+            return Steered(job.summary)
+        frame = framed(job.summary.last_sequence + 1)
+        job.frames.append(frame)
+        job.change(state=goal, last_sequence=frame.last)
+        self._changes.append((job, goal, frame.last))
+        return Steered(job.summary, frame)
 
     async def delivered(self, entries: Collection[int]) -> None:
         await self._begin()
@@ -378,9 +403,10 @@ class MemoryLedger:
 
     async def next_due(self, *, now: Instant) -> Instant | None:
         await self._begin()
-        queued = [job.summary for job in self._in(JobState.QUEUED)]
-        times = [time for job in queued for time in (job.not_before, job.deadline) if time is not None and time > now]
-        return min(times, default=None)
+        free = [job for state in (JobState.QUEUED, JobState.PAUSED) for job in self._in(state) if job.owner is None]
+        starts = [job.summary.not_before for job in free if job.summary.state is JobState.QUEUED]
+        times = [*starts, *(job.summary.deadline for job in free)]
+        return min((time for time in times if time is not None and time > now), default=None)
 
 
 def _is_past(time: Instant | None, now: Instant) -> bool:

@@ -40,6 +40,7 @@ SUMMARY: Final = (
     jobs.c.cancel_reason,
     jobs.c.task_count,
     jobs.c.descriptor_sha256,
+    jobs.c.pause_requested,
 )
 WIDTH: Final = len(SUMMARY)
 
@@ -79,6 +80,7 @@ def summary(row: Sequence[Any]) -> JobSummary:
         cancel_requested=row[16] is not None,
         task_count=row[17],
         descriptor_sha256=row[18],
+        pause_requested=bool(row[19]),
     )
 
 
@@ -108,6 +110,7 @@ def job_row(new: NewJob) -> dict[str, Any]:
         "task_count": job.task_count,
         "error": None,
         "cancel_reason": None,
+        "pause_requested": False,
         "lease_owner": None,
         "lease_token": 0,
         "lease_expires_at": None,

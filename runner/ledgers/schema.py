@@ -64,18 +64,22 @@ jobs: Final = sa.Table(
     sa.Column("error", sa.Text),
     # Not NULL: a cancellation was asked for.
     sa.Column("cancel_reason", sa.Text),
+    # True from PauseJob to ResumeJob; the state follows when whoever holds the job has heard of it.
+    sa.Column("pause_requested", sa.Boolean, nullable=False),
     sa.Column("lease_owner", sa.Text),
     # Grows with every claim and never falls.
     sa.Column("lease_token", sa.BigInteger, nullable=False),
     sa.Column("lease_expires_at", sa.BigInteger),
     sa.Column("descriptor_sha256", sa.Text, nullable=False),
-    sa.CheckConstraint("state IN (1, 2, 4, 5, 6, 7)", name="state_known"),
+    sa.CheckConstraint("state BETWEEN 1 AND 7", name="state_known"),
     sa.CheckConstraint("priority BETWEEN 1 AND 4", name="priority_known"),
     sa.CheckConstraint("progress BETWEEN 0 AND 1", name="progress_is_a_fraction"),
     sa.CheckConstraint("last_sequence >= 1", name="accepted_by_event_1"),
     sa.CheckConstraint("lease_token >= 0", name="token_grows"),
-    sa.CheckConstraint("(state = 2) = (lease_owner IS NOT NULL)", name="running_has_owner"),
-    sa.CheckConstraint("(state = 2) = (lease_expires_at IS NOT NULL)", name="running_has_lease"),
+    sa.CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="owner_has_lease"),
+    sa.CheckConstraint("state != 2 OR lease_owner IS NOT NULL", name="running_has_owner"),
+    # What runs of a job that is paused may finish.
+    sa.CheckConstraint("lease_owner IS NULL OR state IN (2, 3)", name="only_running_or_paused_has_owner"),
     sa.CheckConstraint("(state >= 4) = (ended_at IS NOT NULL)", name="ended_has_time"),
     sa.CheckConstraint("held_until IS NULL OR state = 1", name="only_queued_is_held"),
 )
@@ -88,11 +92,13 @@ def number(state: JobState) -> sa.ColumnElement[int]:
 
 #: Literals, not parameters: SQLite uses a partial index only where the statement repeats its condition to the letter.
 QUEUED: Final = jobs.c.state == number(JobState.QUEUED)
-RUNNING: Final = jobs.c.state == number(JobState.RUNNING)
+LEASED: Final = jobs.c.lease_owner.is_not(None)
+#: QUEUED, or PAUSED with nothing of it running: nobody writes its events but the ledger itself.
+FREE: Final = sa.and_(jobs.c.lease_owner.is_(None), jobs.c.ended_at.is_(None))
 CLAIMABLE: Final = sa.and_(QUEUED, jobs.c.held_until.is_(None))
 HELD: Final = sa.and_(QUEUED, jobs.c.held_until.is_not(None))
-CANCELLING: Final = sa.and_(QUEUED, jobs.c.cancel_reason.is_not(None))
-MORTAL: Final = sa.and_(QUEUED, jobs.c.deadline.is_not(None))
+CANCELLING: Final = sa.and_(FREE, jobs.c.cancel_reason.is_not(None))
+MORTAL: Final = sa.and_(FREE, jobs.c.deadline.is_not(None))
 ENDED: Final = jobs.c.state >= number(JobState.SUCCEEDED)
 NAMED: Final = jobs.c.request_id != sa.literal_column("''")
 
@@ -111,7 +117,7 @@ _index("ix_jobs_waiting", jobs.c.queue, jobs.c.created_at, where=QUEUED)
 _index("ix_jobs_held", jobs.c.held_until, where=HELD)
 _index("ix_jobs_cancelling", jobs.c.rank, jobs.c.id, where=CANCELLING)
 _index("ix_jobs_mortal", jobs.c.deadline, jobs.c.id, where=MORTAL)
-_index("ix_jobs_leases", jobs.c.lease_expires_at, where=RUNNING)
+_index("ix_jobs_leases", jobs.c.lease_expires_at, where=LEASED)
 _index("uq_jobs_request_id", jobs.c.namespace, jobs.c.request_id, where=NAMED, unique=True)
 
 bodies: Final = sa.Table(

@@ -20,15 +20,27 @@ from sqlalchemy.engine import Engine, make_url
 from runner.core.errors import InvalidSettings, LedgerUnavailable
 from runner.core.events import Artifact
 from runner.core.filters import JobQuery
-from runner.core.job import Append, Body, Change, Claim, Frame, JobSummary, NewJob, OutboxEntry, Signal, Submitted
+from runner.core.job import (
+    Append,
+    Body,
+    Change,
+    Claim,
+    Frame,
+    JobSummary,
+    NewJob,
+    OutboxEntry,
+    Signal,
+    Steered,
+    Submitted,
+)
 from runner.core.plan import Instant, JobId
-from runner.ledgers import claims, journal, outbox, queries, signals, submissions, tallies
+from runner.ledgers import claims, journal, outbox, pauses, queries, signals, submissions, tallies
 from runner.ledgers.commit import GroupCommit
 from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
 from runner.ledgers.holder import Holder, held
 from runner.ledgers.lanes import Lane
-from runner.ledgers.migration import bring_up_to_date
+from runner.ledgers.migration import bring_up_to_date, migrating
 from runner.ledgers.schema import runners
 from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.writes import (
@@ -37,6 +49,7 @@ from runner.ledgers.writes import (
     Claiming,
     Delivery,
     Intake,
+    Pausing,
     Postponement,
     Proof,
     Renewal,
@@ -71,6 +84,7 @@ PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Ou
     Rescue: claims.rescue,
     Wish: claims.wish,
     Answering: signals.answer,
+    Pausing: pauses.steer,
     Intake: submissions.accept,
     Claiming: claims.claim,
     Delivery: outbox.deliver,
@@ -141,7 +155,7 @@ class SqlLedger:
         """Open everything; `connections` closes it again. Answers how many jobs dead runners left."""
         with translated(str(self._path)):
             writer = self._connect(connections, begin="BEGIN IMMEDIATE")
-            with writer.begin():
+            with migrating(writer), writer.begin():
                 bring_up_to_date(writer, str(self._path))
             self._writer = Connection(writer, begin="BEGIN IMMEDIATE")
             with self._writer.transaction():
@@ -255,6 +269,12 @@ class SqlLedger:
 
     async def signal(self, job_id: JobId, signal: Signal) -> JobSummary:
         return await self._write(Answering(job_id, signal))
+
+    async def request_pause(self, job_id: JobId, *, framed: Callable[[int], Frame]) -> Steered:
+        return await self._write(Pausing(job_id, True, framed))
+
+    async def request_resume(self, job_id: JobId, *, framed: Callable[[int], Frame]) -> Steered:
+        return await self._write(Pausing(job_id, False, framed))
 
     async def delivered(self, entries: Collection[int]) -> None:
         await self._write(Delivery(tuple(entries)))

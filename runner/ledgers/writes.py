@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
 
-from runner.core.job import Append, Claim, JobSummary, NewJob, Signal, Submitted
-from runner.core.plan import Instant, JobId
+from runner.core.job import Append, Claim, Frame, JobSummary, NewJob, Signal, Steered, Submitted
+from runner.core.plan import Instant, JobId, Sequence
 
 Result = TypeVar("Result")
 
@@ -89,6 +89,15 @@ class Answering(Write[JobSummary], frozen=True):
 
     job_id: JobId
     signal: Signal
+
+
+class Pausing(Write[Steered], frozen=True):
+    """Ask for a pause or, without `paused`, to go on. One kind of write, so that of two the later one counts."""
+
+    job_id: JobId
+    paused: bool
+    #: Encodes JobPaused or JobResumed with the number that the ledger gives it.
+    framed: Callable[[Sequence], Frame]
 
 
 class Delivery(Write[None], frozen=True):

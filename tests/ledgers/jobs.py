@@ -115,6 +115,11 @@ def release(claim: Claim, first: int, last: int | None = None) -> Append:
     return append(claim, first, last, release=True, entered=JobState.QUEUED)
 
 
+def steering(number: int) -> Frame:
+    """The frame of an event that the ledger itself numbers."""
+    return Frame(number, number, terminal=False, data=f"steered {number}".encode())
+
+
 def artifact(artifact_id: str = "a1", content: bytes = b"0123456789") -> StoredArtifact:
     return StoredArtifact(
         Artifact(

@@ -26,7 +26,7 @@ from runner.core.plan import Priority
 from runner.ledgers.memory import MemoryLedger
 from runner.ports import Ledger
 from tests.ledgers.conftest import open_sql
-from tests.ledgers.jobs import T0, append, artifact, ending, job, release
+from tests.ledgers.jobs import T0, append, artifact, ending, job, release, steering
 
 _QUEUES = st.sampled_from(["a", "b", "c"])
 _MOMENTS = st.integers(T0 - 3, T0 + 12)
@@ -211,6 +211,19 @@ class Twins(RuleBasedStateMachine):
     def request_cancel(self, data: st.DataObject, reason: str) -> None:
         name = f"job-{data.draw(st.integers(1, self.number + 1)):06d}"
         self.both(lambda ledger: ledger.request_cancel(name, reason))
+
+    @rule(data=st.data(), paused=st.booleans())
+    def steer(self, data: st.DataObject, paused: bool) -> None:
+        name = f"job-{data.draw(st.integers(1, self.number + 1)):06d}"
+        self.both(lambda ledger: (ledger.request_pause if paused else ledger.request_resume)(name, framed=steering))
+
+    @rule(data=st.data(), state=st.sampled_from([JobState.PAUSED, JobState.RUNNING]))
+    def heed(self, data: st.DataObject, state: JobState) -> None:
+        """The holder writes that it paused, or went on."""
+        if claim := self.a_claim(data):
+            change = append(claim, self.last[claim.summary.id] + 1, entered=state)
+            if self.both(lambda ledger: ledger.append(change)) is None:
+                self.last[claim.summary.id] = change.frame.last
 
     @rule(data=st.data(), now=_MOMENTS, until=_MOMENTS)
     def deliver(self, data: st.DataObject, now: int, until: int) -> None:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 import runner.ledgers
 from runner.core.errors import LedgerDamaged
+from runner.core.events import JobState
+from runner.core.filters import JobQuery
 from runner.ledgers.migration import HEAD, bring_up_to_date
 from runner.ledgers.schema import metadata
 from tests.ledgers.conftest import open_sql
-from tests.ledgers.jobs import job, submitted
+from tests.ledgers.jobs import T0, claimed, job, steering, submitted
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
     """Each table and index with the parts of its SQL; the order of constraints says nothing."""
     database = sqlite3.connect(path)
     rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'")
-    found = {name: sorted(line.strip(" ,\t") for line in sql.splitlines()) for name, sql in rows}
+    # A table that was made anew under another name stands in quotes.
+    found = {name: sorted(line.strip(" ,\t").replace('"', "") for line in sql.splitlines()) for name, sql in rows}
     database.close()
     return found
 
@@ -51,6 +57,83 @@ def test_a_migration_that_does_not_end_leaves_nothing(tmp_path: Path) -> None:
         connection.exec_driver_sql("ROLLBACK")
     engine.dispose()
     assert _definitions(path) == {}
+
+
+def _at(path: Path, revision: str) -> sqlite3.Connection:
+    """A database as an earlier version made it."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(runner.ledgers.__file__).parent / "migrations"))
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.exec_driver_sql("COMMIT")
+    engine.dispose()
+    return sqlite3.connect(path, isolation_level=None)
+
+
+_OLD_JOB: Final = {
+    "namespace": "default", "queue": "default", "rank": T0, "priority": 2, "title": "Weekly digest", "alt_id": "alt",
+    "labels": '{"team":"blue"}', "request_sha256": b"sha", "created_at": T0, "progress": 0.5, "last_sequence": 2,
+    "task_count": 2, "lease_token": 3, "descriptor_sha256": "ab" * 32,
+}  # fmt: skip
+
+
+def _insert(database: sqlite3.Connection, table: str, **values: object) -> None:
+    marks = ", ".join("?" * len(values))
+    database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", list(values.values()))  # noqa: S608  a test's own words
+
+
+async def test_jobs_of_before_there_were_pauses_are_all_there_with_what_belongs_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    old = _at(path, "0002")
+    lease = {"lease_owner": "runner-0", "lease_expires_at": T0}
+    states: dict[str, dict[str, object]] = {
+        "waits": {"state": 1, "held_until": T0 + 5, "not_before": T0 + 5},
+        "runs": {"state": 2, "started_at": T0, "cancel_reason": "enough", **lease},
+        "ended": {"state": 4, "ended_at": T0 + 9},
+    }
+    for name, values in states.items():
+        _insert(old, "jobs", id=name, request_id=name, **_OLD_JOB, **values)
+        _insert(old, "bodies", job_id=name, descriptor=b"{}", content_type="", plan=b"p", inputs=b"", traceparent="")
+        _insert(old, "frames", job_id=name, first=1, last=2, terminal=0, entered=1, data=name.encode())
+        _insert(old, "queue_counts", queue="default", state=values["state"], n=1)
+    _insert(old, "signals", job_id="waits", task_id="t", approved=1, comment="", sender="", data=b"")
+    old.close()
+
+    ledger = open_sql(path)
+    async with ledger.running():
+        assert {found.id: found.state.name for found in await ledger.jobs(JobQuery())} == {
+            "waits": "QUEUED",
+            "runs": "QUEUED",
+            "ended": "SUCCEEDED",
+        }
+        assert not any(found.pause_requested for found in await ledger.jobs(JobQuery()))
+        assert [frame.data for frame in await ledger.frames("ended", after=0, max_bytes=100)] == [b"ended"]
+        assert (await ledger.request_pause("waits", framed=steering)).job.state is JobState.PAUSED
+        assert (await ledger.body("waits")).plan == b"p"
+        (claim,) = await claimed(ledger)
+        assert (claim.summary.id, claim.token, claim.cancel_reason) == ("runs", 4, "enough")
+    with closing(sqlite3.connect(path)) as new:
+        assert new.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert new.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        new.execute("PRAGMA foreign_keys = ON")
+        new.execute("DELETE FROM jobs WHERE id = 'waits'")
+        assert new.execute("SELECT count(*) FROM signals").fetchone() == (0,)
+
+
+def test_a_table_is_not_made_anew_where_that_would_delete_what_refers_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    _at(path, "0002").close()
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(RuntimeError, match="foreign keys are on"):
+            bring_up_to_date(connection, str(path))
+        connection.exec_driver_sql("ROLLBACK")
+    engine.dispose()
 
 
 async def test_a_ledger_of_a_newer_version_is_not_touched(database: Path) -> None:
