@@ -149,7 +149,7 @@ def _converted(
         if as_json:
             raise
         _tell(descriptor, refused.findings, refused.warnings)
-        if not lossy and {finding.reason for finding in refused.findings} == {"LOST"}:
+        if not lossy and {finding.reason for finding in refused.findings} <= {"NO_PLACE", "TOO_MANY_FINDINGS"}:
             output.notice("  take that out of the file, or have it left out with --lossy")
         raise typer.Exit(Exit.REJECTED) from refused
     if not as_json:

@@ -83,7 +83,7 @@ def test_what_another_dialect_cannot_say_is_told_and_left_out_only_if_wanted(com
     data = json.dumps({**raw, "tasks": [{"id": "a", "description": "d", "timeout_seconds": 5}]}).encode()
     done = command("convert", "-", "--dialect", "segments", stdin=data)
     assert (done.code, done.out) == (Exit.REJECTED, "")
-    assert done.err.count("[LOST]") == 2
+    assert done.err.count("[NO_PLACE]") == 2
     assert "at tasks[0].timeout_seconds" in done.err
     assert "--lossy" in done.err
     told = json.loads(command("convert", "-", "--dialect", "segments", "--json", stdin=data).err)
@@ -97,7 +97,7 @@ def test_what_another_dialect_cannot_say_is_told_and_left_out_only_if_wanted(com
     assert decode(done.out.encode()).plan.dialect == "segments"
     assert [finding["path"] for finding in json.loads(done.err)["lost"]] == ["tags", "tasks[0].timeout_seconds"]
     done = command("convert", "-", "--dialect", "segments", "--lossy", "--json", "-o", "x.yaml", stdin=data)
-    assert [finding["reason"] for finding in done.json["lost"]] == ["LOST", "LOST"]
+    assert [finding["reason"] for finding in done.json["lost"]] == ["NO_PLACE", "NO_PLACE"]
 
 
 def test_lossy_without_a_dialect_says_nothing(command: CommandLine, descriptor: Write) -> None:

@@ -64,6 +64,7 @@ PLAN: Final[Mapping[str, Places]] = {
     "expected_seconds": Places(("expected_completion_time",), None, None),
     "fail_fast": _everywhere("fail_fast"),
     "metadata": _everywhere("metadata"),
+    "has_variables": NOWHERE,
     "variables": NOWHERE,
     "functions": NOWHERE,
 }

@@ -41,9 +41,9 @@ def translate(raw: dict[str, Any], plan: Plan, to: DialectName, report: Report, 
         if loss.obstacle:
             report.error("CANNOT_BE_WRITTEN", path, loss.obstacle)
         else:
-            tell("LOST", path, _sentence(loss, spoken, to))
+            tell("NO_PLACE", path, _sentence(loss, spoken, to))
     for path, message in _UNDECODED[spoken](raw):
-        tell("LOST", path, message)
+        tell("NO_PLACE", path, message)
     if report.errors:
         return Translation({}, plan)
     return Translation(written.value, without(plan, written.lost))

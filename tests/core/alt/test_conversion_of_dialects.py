@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.core.alt import decode
 from runner.core.alt.conversion import Converted, convert
@@ -17,6 +18,7 @@ from runner.core.alt.places import DialectName
 from runner.core.errors import InvalidDescriptor
 from runner.core.findings import Finding
 from runner.core.plan import Plan, Priority
+from scripts.fuzzing.inputs import case
 from tests.core.alt.descriptors import (
     as_json,
     as_toml,
@@ -98,8 +100,8 @@ def test_an_example_in_a_dialect_is_the_same_job_or_its_losses_are_told(path: Pa
         assert convert(data, None, dialect=dialect) == convert(data, None)
         return
     found = refused(data, dialect)
-    assert {finding.reason for finding in found} <= {"LOST", "CANNOT_BE_WRITTEN"}
-    if all(finding.reason == "LOST" for finding in found):
+    assert {finding.reason for finding in found} <= {"NO_PLACE", "CANNOT_BE_WRITTEN"}
+    if all(finding.reason == "NO_PLACE" for finding in found):
         assert there(data, dialect, lossy=True).lost == found
 
 
@@ -165,10 +167,10 @@ def test_unknown_fields_go_on_in_the_metadata() -> None:
 def test_a_priority_is_carried_by_the_metadata_or_told() -> None:
     assert plan_in(tasks_file(metadata={"priority": "HIGH"}), SEGMENTS).priority is Priority.HIGH
     (finding,) = refused(tasks_file(priority="high"), SEGMENTS)
-    assert (finding.reason, finding.path) == ("LOST", "priority")
+    assert (finding.reason, finding.path) == ("NO_PLACE", "priority")
     assert "`metadata.priority`" in finding.message
     assert places(refused(tasks_file(priority="low", metadata={"priority": "high"}), SEGMENTS)) == [
-        ("LOST", "priority")
+        ("NO_PLACE", "priority")
     ]
     raw = segments_file(metadata={"priority": "low"})
     assert "priority" not in value_in(raw, TASKS)
@@ -180,11 +182,11 @@ def test_all_that_would_be_lost_is_told_with_its_place_and_line() -> None:
     )
     found = refused(yaml.safe_dump(raw, sort_keys=False).encode(), SEGMENTS)
     assert sorted(places(found)) == [
-        ("LOST", "expected_completion_time"),
-        ("LOST", "tags"),
-        ("LOST", "tasks[0].tags"),
-        ("LOST", "tasks[0].timeout_seconds"),
-        ("LOST", "tasks[1].priority"),
+        ("NO_PLACE", "expected_completion_time"),
+        ("NO_PLACE", "tags"),
+        ("NO_PLACE", "tasks[0].tags"),
+        ("NO_PLACE", "tasks[0].timeout_seconds"),
+        ("NO_PLACE", "tasks[1].priority"),
     ]
     assert all(finding.line > 1 for finding in found)
     assert "Dialect `segments` has no place for `timeout_seconds`, which is of `tasks`." in {f.message for f in found}
@@ -193,9 +195,9 @@ def test_all_that_would_be_lost_is_told_with_its_place_and_line() -> None:
 def test_what_a_file_says_beside_its_plan_is_not_forgotten() -> None:
     parameter = {"name": "n", "value": 1, "type": "number", "required": True, "description": "How many", "unit": "kg"}
     assert sorted(places(refused(segments_file(segment("a", parameters=[parameter]), language="tr"), TASKS))) == [
-        ("LOST", "language"),
-        ("LOST", "segments[0].parameters[0].description"),
-        ("LOST", "segments[0].parameters[0].unit"),
+        ("NO_PLACE", "language"),
+        ("NO_PLACE", "segments[0].parameters[0].description"),
+        ("NO_PLACE", "segments[0].parameters[0].unit"),
     ]
     raw = workflow_file(
         node("daily", "schedule_trigger", config={"cron": "0 8 * * *"}),
@@ -205,9 +207,9 @@ def test_what_a_file_says_beside_its_plan_is_not_forgotten() -> None:
         created_at="2026-01-05T08:00:00Z",
     )
     assert sorted(places(refused(raw, TASKS))) == [
-        ("LOST", "edges[0].label"),
-        ("LOST", "nodes[0].config.cron"),
-        ("LOST", "nodes[1].name"),
+        ("NO_PLACE", "edges[0].label"),
+        ("NO_PLACE", "nodes[0].config.cron"),
+        ("NO_PLACE", "nodes[1].name"),
     ]
 
 
@@ -262,3 +264,16 @@ def test_what_would_be_too_deep_in_the_other_dialect_is_refused() -> None:
 
 def test_a_wrong_descriptor_is_refused_as_ever() -> None:
     assert [finding.reason for finding in refused(tasks_file(mode="choas"), SEGMENTS)] == ["UNKNOWN_MODE"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), number=st.integers(0, 2**32))
+def test_a_hostile_input_is_converted_or_refused_for_a_reason(seed: int, number: int) -> None:
+    hostile = case(seed, number)
+    for dialect in DialectName:
+        told: tuple[Finding, ...] = ()
+        try:
+            convert(hostile.data, None, dialect=dialect, lossy=bool(seed % 2), content_type=hostile.content_type)
+        except InvalidDescriptor as error:
+            told = error.findings
+        assert not [finding for finding in told if "defect" in finding.message]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -14,10 +15,10 @@ from runner.core.alt import decode, segments, tasks, workflow
 from runner.core.alt.dialect import with_prompt
 from runner.core.alt.fields import Table
 from runner.core.alt.losses import essence, implied_priority, without
-from runner.core.alt.places import PLAN, TASK, DialectName
+from runner.core.alt.places import NOWHERE, PLAN, TASK, DialectName, Places
 from runner.core.alt.writing import write
 from runner.core.errors import InvalidDescriptor
-from runner.core.plan import Mode, Plan, Priority, TaskPlan
+from runner.core.plan import Definition, Function, Mode, Plan, Priority, TaskPlan, Variable
 from tests.core.alt.descriptors import as_json
 from tests.core.alt.test_any_bytes import TEXTS, VALUES, no_reference
 
@@ -160,7 +161,7 @@ def test_what_is_told_to_be_lost_is_lost_and_nothing_else(dialect: DialectName, 
 @pytest.mark.parametrize(("struct", "table"), [(Plan, PLAN), (TaskPlan, TASK)])
 def test_every_field_of_a_plan_has_a_row(struct: type, table: Mapping[str, object]) -> None:
     """A new field belongs into the table: with its places, or as one that no dialect can be made to say."""
-    assert {field.name for field in msgspec.structs.fields(struct)} <= set(table)
+    assert {field.name for field in msgspec.structs.fields(struct)} == set(table)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,41 @@ def test_the_places_are_those_that_are_read(
     found = {field.becomes: (key,) for key, field in row.fields.items()} | inner
     assert {name: TASK[name].at(dialect) for name in found if name in TASK} == {
         name: place for name, place in found.items() if name in TASK
+    }
+
+
+@pytest.mark.parametrize("table", [PLAN, TASK])
+def test_the_places_are_documented(table: Mapping[str, Places]) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    for name, row in table.items():
+        if name in {"dialect", "dependencies"} or row == NOWHERE:
+            continue
+        cells = ["–" if place is None else f"`{'.'.join(map(str, place))}`" for place in row]
+        assert f"\n| {' | '.join(cells)} |\n" in document
+
+
+@pytest.mark.parametrize("dialect", DialectName)
+def test_control_flow_is_refused_and_not_dropped(dialect: DialectName) -> None:
+    variables = (Variable(name="n"),)
+    row = TaskPlan(id="a", description="a", kind="delay", variables=variables, control=Definition())
+    plan = Plan(
+        alt_id="a",
+        dialect="another",
+        version="2.0",
+        title="t",
+        tasks=(row,),
+        created_at=CREATED_AT,
+        has_variables=True,
+        variables=variables,
+        functions=(Function(name="f", body=(row,)),),
+    )
+    lost = write(plan, dialect, created_at=CREATED).lost
+    assert {(loss.field, loss.task) for loss in lost if loss.obstacle} == {
+        ("has_variables", None),
+        ("variables", None),
+        ("functions", None),
+        ("variables", 0),
+        ("control", 0),
     }
 
 
