@@ -29,6 +29,7 @@ from runner.core.plan import Instant
 from runner.core.redaction import Redaction
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
+from runner.engine.children import Children
 from runner.engine.equipment import Equipment
 from runner.engine.journal import Journal
 from runner.engine.runner import Runner
@@ -40,7 +41,7 @@ from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
 from runner.orchestrators.endpoints import open_orchestrators, renew_keys
 from runner.orchestrators.guarded import GuardedOrchestrator
-from runner.ports import Handler, Sink
+from runner.ports import Handler, Jobs, Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
 from runner.sinks.directory import DirectorySink, DirectorySinkSettings
@@ -167,7 +168,8 @@ async def _serve(
         orchestrators = await stack.enter_async_context(
             open_orchestrators(settings.orchestrator, clock=clock, observer=telemetry, chance=random.random)
         )
-        handlers = await stack.enter_async_context(_handlers(settings, orchestrators, telemetry))
+        children = Children()
+        handlers = await stack.enter_async_context(_handlers(settings, orchestrators, telemetry, children))
         work = WorkDirectories(settings.work_root, telemetry)
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
         equipment = Equipment(
@@ -186,6 +188,7 @@ async def _serve(
             chance=random.random,
             new_id=lambda: str(uuid_utils.uuid7()),
             sinks={sink.name: Bell() for sink in sinks},
+            children=children,
             job_ended=work.remove,
         )
         runner = Runner(
@@ -215,12 +218,15 @@ async def kinds_known(settings: Settings) -> Kinds:
 
     Raises InvalidSettings: as `open_handlers` and `kinds_of`.
     """
-    async with _handlers(settings, {}, None) as handlers:
+    async with _handlers(settings, {}, None, None) as handlers:
         return kinds_of(handlers)
 
 
 def _handlers(
-    settings: Settings, orchestrators: Mapping[str, GuardedOrchestrator], telemetry: Telemetry | None
+    settings: Settings,
+    orchestrators: Mapping[str, GuardedOrchestrator],
+    telemetry: Telemetry | None,
+    jobs: Jobs | None,
 ) -> AbstractAsyncContextManager[dict[str, Handler]]:
     return open_handlers(
         orchestrators,
@@ -232,6 +238,7 @@ def _handlers(
         code_executor=settings.code_executor,
         work_root=settings.work_root,
         observer=telemetry,
+        jobs=jobs,
     )
 
 

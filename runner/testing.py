@@ -24,6 +24,7 @@ class FakeAttempt:
         description: str = "a task of a test",
         kind: str = "ai_prompt",
         number: int = 1,
+        failures: int = 0,
         timeout: float = 10.0,
         plan: Plan | None = None,
         traceparent: str = "",
@@ -37,6 +38,7 @@ class FakeAttempt:
             alt_id="alt-1", dialect="tasks", version="1.0", title="A test", tasks=(self.task,), created_at=0
         )
         self.number = number
+        self.failures = failures
         self.idempotency_key = f"{self.job_id}/{self.task.id}"
         self.traceparent = traceparent
         self.signal = signal

@@ -8,7 +8,7 @@ import anyio
 import anyio.abc
 
 from runner.core.errors import LedgerUnavailable
-from runner.core.job import Claim, Signal
+from runner.core.job import Claim, JobSummary, Signal
 from runner.core.plan import Instant, JobId
 from runner.engine.bell import Bell
 from runner.engine.equipment import Equipment
@@ -120,9 +120,10 @@ class Dispatcher:
 
     async def _claim(self, jobs: anyio.abc.TaskGroup) -> bool:
         """Take what there is room for. Answers whether there may be more."""
-        room = min(CLAIM_BATCH, self._with.settings.max_running_jobs - len(self.executions))
+        room = self._room()
         if room <= 0:
             return False
+        lent = self._with.children.lent
         now = self._with.clock.now()
         try:
             claims = await self._with.ledger.claim(
@@ -131,14 +132,27 @@ class Dispatcher:
                 lease_until=now + round(self._with.settings.lease_seconds * MICROS),
                 limit=room,
                 max_bytes=CLAIM_BYTES,
-                queue_limits={name: queue_limits(self._queues, name).concurrency for name in self._names},
+                queue_limits={name: queue_limits(self._queues, name).concurrency + lent[name] for name in self._names},
             )
         except LedgerUnavailable as error:
             self._with.observer.notice("claim_failed", error=str(error))
             return False
         for claim in claims:
-            jobs.start_soon(self._execute, self._hold(claim))
+            jobs.start_soon(self._execute, self._hold(claim), claim.summary)
         return len(claims) == room or sum(claim.size for claim in claims) >= CLAIM_BYTES
+
+    def _room(self) -> int:
+        """How many jobs may be taken now.
+
+        Those that wait for jobs of their own tasks lend them their places. They are bounded, too; but where nothing
+        else runs, what they wait for is let in all the same: it stands before everything that came after them.
+        """
+        settings, waiting = self._with.settings, self._with.children.lent.total()
+        busy = len(self.executions) - waiting
+        room = settings.max_running_jobs - busy - max(0, waiting - settings.max_waiting_jobs)
+        if room <= 0 and waiting and busy <= 0:
+            return 1
+        return min(CLAIM_BATCH, room)
 
     def _hold(self, claim: Claim) -> Execution:
         """Enter a job before anything else can happen: a cancellation that comes now must find it."""
@@ -152,11 +166,14 @@ class Dispatcher:
             execution.drain(grace=0)
         return execution
 
-    async def _execute(self, execution: Execution) -> None:
-        job_id = execution.job_id
+    async def _execute(self, execution: Execution, job: JobSummary) -> None:
+        job_id, children = execution.job_id, self._with.children
         try:
-            await execution.run()
+            with children.held(job):
+                await children.end_orphan(job)
+                await execution.run()
             if execution.ended:
+                await children.end_all(job_id)
                 await self._with.job_ended(job_id)
         except Exception as error:  # noqa: BLE001  one job that cannot be driven must not take the others with it
             # Its lease runs out and it is tried again; until then nobody else is hurt.

@@ -10,6 +10,7 @@ from runner.core.redaction import Redaction
 from runner.core.retry import RetryPolicy
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
+from runner.engine.children import Children
 from runner.engine.journal import Journal
 from runner.engine.settings import EngineSettings
 from runner.engine.slots import Slots
@@ -51,6 +52,8 @@ class Equipment:
     new_id: Callable[[], str]
     #: The sinks that every record goes to, by name, each with the bell that says one was committed.
     sinks: Mapping[str, Bell]
+    #: Jobs that tasks run; the handler of task kind `job` has the same one.
+    children: Children = field(default_factory=Children)
     #: Told of each job that ended here, after its end is durable, and when nothing of it runs any more. Must not raise.
     job_ended: Callable[[JobId], Awaitable[None]] = _leave_as_it_is
 

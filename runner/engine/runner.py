@@ -19,7 +19,7 @@ from runner.core.filters import Filter, JobQuery
 from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
 from runner.core.job import Frame, JobSummary, Signal, Submitted
-from runner.core.plan import JobId, Plan
+from runner.core.plan import Instant, JobId, Plan
 from runner.engine.again import Retry, prepare_retry
 from runner.engine.broadcast import CaughtUp, Idle
 from runner.engine.dispatcher import Dispatcher
@@ -67,6 +67,7 @@ class Runner:
         self._descriptor_limits = descriptor_limits
         self._kinds = kinds
         self.dispatcher = Dispatcher(equipment, queues)
+        equipment.children.bind(self, equipment)
         self._outboxes = [Outbox(equipment, sink) for sink in sinks]
         self._draining = False
         self._decoders = anyio.CapacityLimiter(DECODERS)
@@ -122,6 +123,17 @@ class Runner:
         if isinstance(result, Exception):
             raise result
         return Accepted(result.job, result.replayed, prepared.warnings)
+
+    async def submit_child(self, submission: Submission, *, ahead_of: Instant) -> Submitted:
+        """Accept a job that a task runs; its rank is `ahead_of`, if it is not lower by itself. Raises as `submit`."""
+        if self._draining:
+            raise Draining
+        prepared = _sound(await self._prepare(submission))
+        job = msgspec.structs.replace(prepared.job, rank=min(prepared.job.rank, ahead_of))
+        [result] = await self._commit([msgspec.structs.replace(prepared, job=job)])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def submit_batch(self, submissions: Sequence[Submission]) -> list[Accepted | Exception]:
         """Accept many jobs in one commit, each with a result or an error of its own, in order.

@@ -17,6 +17,7 @@ from runner.handlers.commands import RunCommand
 from runner.handlers.delay import Delay
 from runner.handlers.files import FileOperation
 from runner.handlers.http import HttpRequest, http_session
+from runner.handlers.job import RunJob
 from runner.handlers.orchestrator import AskOrchestrator
 from runner.handlers.python import CallPython
 from runner.handlers.settings import (
@@ -30,7 +31,7 @@ from runner.handlers.settings import (
 from runner.handlers.transform import Transform
 from runner.handlers.trigger import PassOn
 from runner.handlers.worker import foreign
-from runner.ports import Handler, Observer, Orchestrator
+from runner.ports import Handler, Jobs, Observer, Orchestrator
 
 #: Packages add handlers here: the name is the task type; the object is a Handler, or what gives one when it is called.
 ENTRY_POINTS: Final = "alt_runner.handlers"
@@ -51,6 +52,7 @@ def builtin_handlers(
     code_executor: CodeExecutorSettings,
     work_root: Path,
     observer: Observer | None = None,
+    jobs: Jobs | None = None,
 ) -> dict[str, Handler]:
     """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none.
 
@@ -71,6 +73,7 @@ def builtin_handlers(
         "system_command": RunCommand(system_command, observer),
         "code_executor": RunCode(code_executor, observer),
         "approval": Approval(),
+        "job": RunJob(jobs),
     }
 
 
@@ -86,8 +89,11 @@ async def open_handlers(
     code_executor: CodeExecutorSettings | None = None,
     work_root: Path = Path("work"),
     observer: Observer | None = None,
+    jobs: Jobs | None = None,
 ) -> AsyncIterator[dict[str, Handler]]:
     """All handlers by task type, ready inside the context; those of installed packages too. Needs asyncio.
+
+    Without `jobs`, tasks of kind `job` fail.
 
     Raises InvalidSettings: if an installed package's handler cannot be loaded, or claims a task type of ours.
     """
@@ -105,6 +111,7 @@ async def open_handlers(
             code_executor=code_executor or CodeExecutorSettings(),
             work_root=work_root,
             observer=observer,
+            jobs=jobs,
         )
         if claimed := sorted(ours.keys() & added.keys()):
             raise InvalidSettings([f"an installed package claims the task type `{claimed[0]}`, which is built in"])

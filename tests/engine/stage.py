@@ -22,6 +22,7 @@ from runner.core.redaction import Redaction
 from runner.core.retry import RetryPolicy
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
+from runner.engine.children import Children
 from runner.engine.equipment import FALLBACK_HANDLER, Equipment
 from runner.engine.journal import Journal
 from runner.engine.runner import Runner
@@ -29,6 +30,7 @@ from runner.engine.settings import EngineSettings, QueueSettings
 from runner.engine.slots import Slots
 from runner.engine.submission import Submission
 from runner.handlers.approval import Approval
+from runner.handlers.job import RunJob
 from runner.ledgers.memory import MemoryLedger
 from runner.ports import Attempt, Ledger, Outcome, Quiet, Sink
 
@@ -191,10 +193,11 @@ class Stage:
         ledger = ledger or self.ledger
         ear = Ear()
         settings = msgspec.structs.replace(self.settings, **changes)
+        children = Children()
         equipment = Equipment(
             runner_id=f"runner-{next(self._runners)}",
             ledger=ledger,
-            handlers={FALLBACK_HANDLER: self.troupe, "approval": Approval()},
+            handlers={FALLBACK_HANDLER: self.troupe, "approval": Approval(), "job": RunJob(children)},
             observer=ear,
             clock=self.clock,
             secrets=self.vault,
@@ -207,6 +210,7 @@ class Stage:
             chance=lambda: self.chance,
             new_id=self.new_id,
             sinks={sink.name: Bell() for sink in sinks},
+            children=children,
         )
         runner = Runner(equipment, queues=self.queues, descriptor_limits=DescriptorLimits(), sinks=sinks)
         return Engine(runner, equipment, ear)
