@@ -46,7 +46,7 @@ from runner.core.events import (
     TaskTimedOut,
     WaitReason,
 )
-from runner.core.lifecycle import TASK_TRANSITIONS, job_after
+from runner.core.lifecycle import IN_HAND, TASK_TRANSITIONS, job_after
 from runner.core.plan import Instant, JobId, Plan, Priority, Sequence, TaskId, TaskPlan
 from runner.core.runs import AttemptRun, TaskRun
 
@@ -419,7 +419,7 @@ class JobRun:
         Running attempts are never touched here: whoever runs them stops them and records how they ended. After some
         thousand events there may be more to settle; `next_wakeup` then tells that it is due.
         """
-        if self.state is not JobState.RUNNING:
+        if self.state not in IN_HAND:
             return []
         recorded = [self.record(event, time=now) for event in self._give_up_lost(max_lost)]
         while len(recorded) < MOST_AT_ONCE:

@@ -24,7 +24,9 @@ from runner.core.events import (
     AttemptSucceeded,
     Event,
     JobCancelling,
+    JobPaused,
     JobReleased,
+    JobResumed,
     JobStarted,
     JobState,
     Recorded,
@@ -34,6 +36,7 @@ from runner.core.events import (
 from runner.core.interpreter import JobRun
 from runner.core.job import Append, Claim, Ending, Signal, StoredArtifact
 from runner.core.last import compose, seal
+from runner.core.lifecycle import IN_HAND
 from runner.core.plan import Instant, Plan, TaskId, TaskPlan, every_task
 from runner.core.runs import TaskRun
 from runner.engine.attempt import (
@@ -83,6 +86,7 @@ class Execution:
         self._kept = Kept()
         self._cancel_reason = claim.cancel_reason
         self._signals = list(claim.signals)
+        self._pause_requested = claim.summary.pause_requested
         #: When, on the monotonic clock, what still runs is given up; None while not draining.
         self._release_at: float | None = None
         self._released = False
@@ -103,6 +107,12 @@ class Execution:
         """Fulfil a cancellation that the ledger already knows."""
         if self._cancel_reason is None:
             self._cancel_reason = reason
+            self._bell.ring()
+
+    def pause(self, *, requested: bool) -> None:
+        """Fulfil a pause that the ledger already knows, or its end."""
+        if self._pause_requested is not requested:
+            self._pause_requested = requested
             self._bell.ring()
 
     def signal(self, signal: Signal) -> None:
@@ -156,11 +166,16 @@ class Execution:
         self._standing = Standing(self._way, ways, claim.summary.priority, self._bell.ring)
 
     async def _drive(self, attempts: anyio.abc.TaskGroup) -> None:
+        if self._run.state is JobState.PAUSED and not self._pause_requested:
+            # Its last holder was told so, and could not write it any more.
+            self._record(JobResumed(held=False))
+            await self._commit()
         self._record(JobStarted(self._with.runner_id, self.token))
         while True:
             self._absorb()
             self._listen()
             self._obey()
+            await self._heed_pauses()
             settled = self._now()
             self._uncommitted += self._run.settle(
                 now=settled, max_lost=self._with.settings.max_lost_attempts, limits=self._with.settings.control_limits
@@ -173,9 +188,9 @@ class Execution:
                 return
             while self._starting:
                 self._launch(self._starting.pop(0), attempts)
-            await self._pause(settled)
+            await self._wait(settled)
 
-    async def _pause(self, settled: Instant) -> None:
+    async def _wait(self, settled: Instant) -> None:
         """Wait until something happened, or time alone brings something to do."""
         waits: list[float] = []
         wakeup = self._run.next_wakeup(settled=settled)
@@ -226,16 +241,29 @@ class Execution:
             for live in self._live.values():
                 live.stop(grace=self._grace(live))
 
-    def _give_back(self) -> None:
-        """Shutting down: the job is for others as soon as nothing runs here; what overstays its grace is cut off."""
-        if self._release_at is None or self._run.state is not JobState.RUNNING:
+    async def _heed_pauses(self) -> None:
+        """A pause or its end, in a frame of its own: the journal names the event by which a job entered a state."""
+        paused = self._run.state is JobState.PAUSED
+        if paused is self._pause_requested or self._run.stopping is not None or self._run.expired(self._now()):
             return
-        if _is_due(self._release_at):
+        await self._commit()
+        self._record(JobResumed(held=True) if paused else JobPaused())
+        await self._commit()
+
+    def _give_back(self) -> None:
+        """The job is for others as soon as nothing runs here, if it is paused or we shut down.
+
+        What overstays the grace of a shutdown is cut off.
+        """
+        idle = self._run.state is JobState.PAUSED and self._pause_requested
+        if self._run.state not in IN_HAND or (self._release_at is None and not idle):
+            return
+        if self._release_at is not None and _is_due(self._release_at):
             for live in self._live.values():
                 live.interrupt()
         # Not before: another runner would start a task that still runs here.
         if not self._live:
-            self._record(JobReleased(self._with.runner_id, "shutdown"))
+            self._record(JobReleased(self._with.runner_id, "paused" if idle else "shutdown"))
             self._released = True
 
     def _grace(self, live: LiveAttempt) -> float:
@@ -263,7 +291,7 @@ class Execution:
 
     def _report(self) -> None:
         """Progress and text that have waited long enough, or that another commit can carry."""
-        if not self._has_news or self._run.state is not JobState.RUNNING:
+        if not self._has_news or self._run.state not in IN_HAND:
             return
         if not self._uncommitted and not _is_due(self._reported_at + REPORT_INTERVAL):
             return
@@ -410,8 +438,14 @@ class Execution:
                 bell.ring()
 
     def _entered(self, chunk: list[Recorded]) -> JobState | None:
-        if isinstance(chunk[-1].event, JobReleased):
-            return JobState.QUEUED
+        match chunk[-1].event:
+            case JobReleased():
+                return JobState.QUEUED if self._run.state is JobState.QUEUED else None
+            case JobPaused():
+                return JobState.PAUSED
+            case JobResumed(held=held):
+                # Written by a holder of the job, which the ledger does not call QUEUED.
+                return JobState.RUNNING if held else None
         if self._run.state is not None and self._run.state.terminal and chunk[-1].sequence == self._run.sequence:
             return self._run.state
         return JobState.RUNNING if isinstance(chunk[0].event, JobStarted) else None
