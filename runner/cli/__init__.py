@@ -23,6 +23,7 @@ from runner.cli import (
     last,
     options,
     output,
+    pausing,
     retry,
     run,
     schema,
@@ -89,6 +90,8 @@ def application() -> typer.Typer:
     of_jobs("get")(jobs.get)
     of_jobs("list")(jobs.list_jobs)
     of_jobs("cancel")(jobs.cancel)
+    of_jobs("pause")(pausing.pause)
+    of_jobs("resume")(pausing.resume)
     of_jobs("retry")(retry.retry)
     of_jobs("approve")(answer.approve)
     of_jobs("reject")(answer.reject)

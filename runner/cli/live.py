@@ -91,7 +91,7 @@ async def _draw(live: Live) -> None:
 def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[RenderableType]:
     yield _job_row(view, now, width)
     tasks = list(view.tasks.values())
-    if view.state is not JobState.RUNNING and not view.state.terminal:
+    if view.state is JobState.QUEUED:
         return
     if len(tasks) + 1 > room:
         tasks = [task for task in tasks if task.state in _PRESENT]

@@ -15,6 +15,7 @@ from runner.core.record import duration_text
 JOB_LOOKS: Final = {
     JobState.QUEUED: ("○", "queued", "bright_black"),
     JobState.RUNNING: ("●", "running", "blue"),
+    JobState.PAUSED: ("‖", "paused", "yellow"),
     JobState.SUCCEEDED: ("✓", "succeeded", "green"),
     JobState.PARTIALLY_SUCCEEDED: ("◐", "partially succeeded", "yellow"),
     JobState.FAILED: ("✗", "failed", "red"),
@@ -67,7 +68,12 @@ def _of_job(event: events.JobEvent, view: JobView) -> str:  # noqa: PLR0911 -- o
         case events.JobStarted():
             return f"started by runner {event.runner_id}"
         case events.JobReleased():
-            return f"released by runner {event.runner_id} ({event.reason}); another will take it"
+            then = "it waits to be resumed" if view.state is JobState.PAUSED else "another will take it"
+            return f"released by runner {event.runner_id} ({event.reason}); {then}"
+        case events.JobPaused():
+            return f"paused; nothing new starts (alt-runner resume {view.id})"
+        case events.JobResumed():
+            return "resumed"
         case events.JobCancelling():
             return f"cancelling{f': {event.reason}' if event.reason else ''}"
         case events.JobSucceeded():

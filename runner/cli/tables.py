@@ -37,8 +37,15 @@ def jobs(found: list[Any]) -> Table:
 
 
 def _state(job: Any) -> Text:
-    glyph, word, colour = JOB_LOOKS[JobState(job.state)]
-    asked = ", cancelling" if job.cancel_requested and not JobState(job.state).terminal else ""
+    state = JobState(job.state)
+    glyph, word, colour = JOB_LOOKS[state]
+    asked = ""
+    if state.terminal:
+        pass
+    elif job.cancel_requested:
+        asked = ", cancelling"
+    elif job.pause_requested is not (state is JobState.PAUSED):
+        asked = ", pausing" if job.pause_requested else ", resuming"
     return Text(f"{glyph} {word}{asked}", colour)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from runner.core import events
 from runner.core.events import JobState, TaskState
-from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS
+from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS, job_after
 from runner.core.plan import Instant
 
 #: Characters of a task's streamed text that are kept: enough for the last lines.
@@ -81,10 +81,7 @@ class JobView:
             self._apply(event, recorded.time)
 
     def _apply(self, event: events.JobEvent, time: Instant) -> None:
-        self.state = next(
-            (to for (_, kind), to in JOB_TRANSITIONS.items() if kind is type(event) and to is not JobState.RUNNING),
-            JobState.RUNNING if isinstance(event, events.JobStarted) else self.state,
-        )
+        self.state = job_after(self.state, event) or _entered(self.state, event)
         match event:
             case events.JobAccepted():
                 self.title, self.task_count, self.accepted_at = event.title, event.task_count, time
@@ -96,6 +93,12 @@ class JobView:
                 self.error = event.error
         if self.state.terminal:
             self.ended_at = time
+
+
+def _entered(state: JobState, event: events.JobEvent) -> JobState:
+    """The state after an event that does not fit the one before."""
+    to = {after for (_, kind), after in JOB_TRANSITIONS.items() if kind is type(event)}
+    return to.pop() if len(to) == 1 else state
 
 
 def _apply(task: TaskView, event: events.TaskEvent, time: Instant) -> None:

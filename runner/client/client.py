@@ -237,6 +237,16 @@ class Client:
         request = job_service_pb2.CancelJobRequest(job_id=job_id, reason=reason)
         return (await self._call(lambda: self._stub.CancelJob(request, timeout=self.timeout))).job
 
+    async def pause(self, job_id: str) -> job_pb2.Job:
+        """Let nothing new of a job start; what runs may finish. Harmless to repeat."""
+        request = job_service_pb2.PauseJobRequest(job_id=job_id)
+        return (await self._call(lambda: self._stub.PauseJob(request, timeout=self.timeout))).job
+
+    async def resume(self, job_id: str) -> job_pb2.Job:
+        """Let a paused job go on. Harmless to repeat."""
+        request = job_service_pb2.ResumeJobRequest(job_id=job_id)
+        return (await self._call(lambda: self._stub.ResumeJob(request, timeout=self.timeout))).job
+
     async def signal(
         self,
         job_id: str,

@@ -70,6 +70,12 @@ class Dispatcher:
         else:
             self.wake()
 
+    def pause(self, job_id: JobId, *, requested: bool) -> None:
+        """Pass on a pause, or its end, that is durable already; whoever takes the job later finds it in the ledger."""
+        execution = self.executions.get(job_id)
+        if execution is not None:
+            execution.pause(requested=requested)
+
     async def run(self) -> None:
         """Claim and execute until drained. Cancelling it drops every job where it stands."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import anyio
@@ -14,11 +14,11 @@ from runner import frames
 from runner.core.alt import DescriptorLimits, Kinds
 from runner.core.alt.parameters import NO_KINDS
 from runner.core.errors import Draining, InvalidRequest, RunnerError
-from runner.core.events import Artifact
+from runner.core.events import Artifact, JobEvent, JobPaused, JobResumed, JobState, Recorded
 from runner.core.filters import Filter, JobQuery
 from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
-from runner.core.job import Frame, JobSummary, Signal, Submitted
+from runner.core.job import Frame, JobSummary, Signal, Steered, Submitted
 from runner.core.plan import Instant, JobId, Plan
 from runner.engine.again import Retry, prepare_retry
 from runner.engine.broadcast import CaughtUp, Idle
@@ -251,6 +251,34 @@ class Runner:
         if not job.state.terminal:
             self.dispatcher.cancel(job_id, reason)
         return job
+
+    async def pause(self, job_id: JobId) -> JobSummary:
+        """Ask for a pause; it is durable when this returns, and fulfilled soon after. Harmless to repeat.
+
+        Raises JobNotFound, JobHasEnded, LedgerUnavailable.
+        """
+        return await self._steer(job_id, self._with.ledger.request_pause, JobPaused())
+
+    async def resume(self, job_id: JobId) -> JobSummary:
+        """Let a paused job go on. As `pause`."""
+        job = await self._steer(job_id, self._with.ledger.request_resume, JobResumed(held=False))
+        if job.state is JobState.QUEUED:
+            held = job.not_before is not None and job.not_before > self._with.clock.now()
+            self.dispatcher.expect(job.queue, due=job.not_before if held else None)
+        return job
+
+    async def _steer(self, job_id: JobId, verb: Callable[..., Awaitable[Steered]], event: JobEvent) -> JobSummary:
+        now = self._with.clock.now()
+        # A caller who gives up must not keep from watchers what is committed.
+        with anyio.CancelScope(shield=True):
+            steered = await verb(job_id, framed=lambda number: frames.encode([Recorded(number, now, event)]))
+            if steered.frame is None:
+                self.dispatcher.pause(job_id, requested=steered.job.pause_requested)
+            else:
+                self._with.broadcast.publish(job_id, steered.frame)
+                self._with.observer.committed(steered.job, frames.decode([steered.frame]), traceparent="")
+                self._with.journal.wake()
+        return steered.job
 
     # --------------------------------------------------------------------------------------------------- watch
 

@@ -130,6 +130,8 @@ def _methods(servicer: JobServicer, observer: Observer) -> dict[str, grpc.RpcMet
         "GetJob": unary(servicer.get_job, messages.GetJobRequest, messages.GetJobResponse),
         "ListJobs": unary(servicer.list_jobs, messages.ListJobsRequest, messages.ListJobsResponse),
         "CancelJob": unary(servicer.cancel_job, messages.CancelJobRequest, messages.CancelJobResponse),
+        "PauseJob": unary(servicer.pause_job, messages.PauseJobRequest, messages.PauseJobResponse),
+        "ResumeJob": unary(servicer.resume_job, messages.ResumeJobRequest, messages.ResumeJobResponse),
         "SignalJob": unary(servicer.signal_job, messages.SignalJobRequest, messages.SignalJobResponse),
         "RetryJob": unary(servicer.retry_job, messages.RetryJobRequest, messages.RetryJobResponse),
         "GetLastRecord": stream(

@@ -111,6 +111,12 @@ class JobServicer:
     async def cancel_job(self, request: messages.CancelJobRequest, context: Context) -> messages.CancelJobResponse:
         return messages.CancelJobResponse(job=wire.job(await self._runner.cancel(request.job_id, request.reason)))
 
+    async def pause_job(self, request: messages.PauseJobRequest, context: Context) -> messages.PauseJobResponse:
+        return messages.PauseJobResponse(job=wire.job(await self._runner.pause(request.job_id)))
+
+    async def resume_job(self, request: messages.ResumeJobRequest, context: Context) -> messages.ResumeJobResponse:
+        return messages.ResumeJobResponse(job=wire.job(await self._runner.resume(request.job_id)))
+
     async def signal_job(self, request: messages.SignalJobRequest, context: Context) -> messages.SignalJobResponse:
         signal = Signal(request.task_id, request.approved, request.comment, request.sender, request.data_json)
         return messages.SignalJobResponse(job=wire.job(await self._runner.signal(request.job_id, signal)))

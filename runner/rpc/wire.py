@@ -15,9 +15,9 @@ from runner.core.errors import RunnerError
 from runner.core.events import JobState, TaskState
 from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
-from runner.core.runs import TaskRun
 from runner.core.job import Change, JobSummary
 from runner.core.plan import Instant, Priority
+from runner.core.runs import TaskRun
 from runner.engine.runner import Accepted
 from runner.engine.settings import DEFAULT_QUEUE
 from runner.engine.submission import Submission
@@ -93,6 +93,8 @@ def _fill(message: job_pb2.Job, summary: JobSummary) -> None:
         message.request_id = summary.request_id
     if summary.cancel_requested:
         message.cancel_requested = True
+    if summary.pause_requested:
+        message.pause_requested = True
     if summary.error is not None:
         message.error.CopyFrom(frames.failure_message(summary.error))
     frames.stamp(message.create_time, summary.created_at)

@@ -26,6 +26,8 @@ LOGGED: Final[Mapping[type[Event], tuple[int, str]]] = {
     events.JobStarted: (logging.DEBUG, "job_started"),
     events.JobReleased: (logging.INFO, "job_released"),
     events.JobCancelling: (logging.INFO, "job_cancelling"),
+    events.JobPaused: (logging.INFO, "job_paused"),
+    events.JobResumed: (logging.INFO, "job_resumed"),
     events.JobSucceeded: (logging.INFO, "job_succeeded"),
     events.JobPartiallySucceeded: (logging.WARNING, "job_partially_succeeded"),
     events.JobFailed: (logging.WARNING, "job_failed"),
