@@ -41,20 +41,63 @@ _FINISH_SECONDS: Final = 0.1
 _LARGE_BODY: Final = 512 * 1024
 
 
+#: Translates IPv6 to IPv4: what is behind it is the address in its last four bytes (RFC 6052).
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 class PrivateAddress(OSError):
-    """A connection to an address that is not public was refused."""
+    """A connection to an address that may not be reached was refused."""
+
+    #: The setting that forbids it.
+    setting: str = "allow_private"
 
 
-def public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A connector's `socket_factory` that reaches public addresses only.
+class LinkLocalAddress(PrivateAddress):
+    """One of the kind at which clouds give out credentials to whoever asks."""
 
-    Judged here, after name resolution and redirects, no name and no spelling can stand for another place.
-    Raises PrivateAddress.
-    """
-    family, kind, protocol, _, place = address
-    if not ipaddress.ip_address(place[0]).is_global:
-        raise PrivateAddress
-    return socket.socket(family, kind, protocol)
+    setting = "allow_addresses"
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """The addresses that may be connected to."""
+
+    #: Loopback and private ones, too.
+    private: bool
+    #: Networks that may be reached whatever they are.
+    networks: tuple[str, ...] = ()
+
+    def socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """A connector's `socket_factory`.
+
+        Judged here, after name resolution and redirects, no name and no spelling can stand for another place: the
+        address that is judged is the one that is connected to.
+        Raises PrivateAddress.
+        """
+        family, kind, protocol, _, place = address
+        self.check(ipaddress.ip_address(place[0]))
+        return socket.socket(family, kind, protocol)
+
+    def check(self, address: _Address) -> None:
+        """Raises PrivateAddress: if it may not be reached."""
+        meant = _meant(address)
+        if any(meant in ipaddress.ip_network(network) for network in self.networks):
+            return
+        if meant.is_link_local:
+            raise LinkLocalAddress
+        if not self.private and (not meant.is_global or meant.is_multicast):
+            raise PrivateAddress
+
+
+def _meant(address: _Address) -> _Address:
+    """The IPv4 address that an IPv6 address stands for, where it does; without a zone."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    address = ipaddress.IPv6Address(int(address))
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +218,9 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
         raise AttemptError("TIMED_OUT", message, retryable=True) from error
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, PrivateAddress):
-            message = f"{who} is at a private address; the setting `{limits.settings}.allow_private` forbids it"
+            kind = "link-local" if isinstance(error.os_error, LinkLocalAddress) else "private"
+            setting = f"{limits.settings}.{error.os_error.setting}"
+            message = f"{who} is at a {kind} address, which the setting `{setting}` does not allow"
             raise AttemptError("PRIVATE_ADDRESS", message, retryable=False) from error
         reason = error.os_error.strerror or type(error.os_error).__name__
         raise AttemptError("CONNECTION_FAILED", f"cannot connect to {who}: {reason}", retryable=True) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -23,9 +24,20 @@ class HttpRequestSettings(Struct, frozen=True, kw_only=True):
     max_answer_bytes: Count = 8 * 1024 * 1024
     #: Redirects that are followed in a row.
     max_redirects: Annotated[int, Meta(ge=0)] = 5
-    #: Whether jobs may reach loopback, private and link-local addresses. Where not, the address that a connection is
-    #: really made to is judged, after name resolution and every redirect.
+    #: Whether jobs may reach loopback and private addresses. The address that a connection is really made to is
+    #: judged, after name resolution and every redirect. Link-local addresses, at which clouds give out credentials,
+    #: are never reached unless `allow_addresses` names them.
     allow_private: bool = True
+    #: Addresses and networks that jobs may reach, whatever they are: `10.1.0.0/16`, `127.0.0.1`, `fd00::/8`.
+    allow_addresses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for network in self.allow_addresses:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                msg = f"`allow_addresses` must hold addresses and networks: {error}"
+                raise ValueError(msg) from error
 
 
 class PythonSettings(Struct, frozen=True, kw_only=True):

@@ -40,3 +40,16 @@ def test_formats_are_known_by_their_names(command: CommandLine) -> None:
     assert "Not valid YAML" in command("validate", "x.alt.yaml").out
     (command.directory / "x.json").write_bytes(b"\x00\xff")
     assert command("validate", "x.json").code == Exit.REJECTED
+
+
+def test_parameters_are_checked_against_what_their_handlers_take(command: CommandLine, descriptor: Write) -> None:
+    wrong = {"task_type": "delay", "seconds": "5"}
+    command_ = {"task_type": "system_command", "command": "date"}
+    told = command("validate", "--json", descriptor(a=wrong, b={"task_type": "http_request"}, c=command_)).json
+    assert [(finding["reason"], finding["path"]) for finding in told["errors"]] == [
+        ("BAD_TYPE", "tasks[0].parameters.seconds"),
+        ("MISSING_PARAMETER", "tasks[1].parameters.url"),
+    ]
+    [warning] = told["warnings"]
+    assert (warning["reason"], warning["path"]) == ("NOT_ALLOWED", "tasks[2].parameters.command")
+    assert "system_command.allow" in warning["message"]
