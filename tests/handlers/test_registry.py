@@ -48,6 +48,7 @@ async def test_the_built_in_task_types_are_claimed_and_the_fallback_is_the_orche
             "code_executor",
             "file_operation",
             "approval",
+            "job",
         }
         assert set(handlers) >= TRIGGERS
         assert handlers[FALLBACK] is handlers["ai_prompt"]
