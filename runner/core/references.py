@@ -2,15 +2,16 @@
 
     ${tasks.ID.output}          the output of a task that ran before
     ${tasks.ID.output.PATH}     a part of it; PATH is JMESPath
+    ${tasks.ID.artifacts.NAME}  the value of a JSON file that it left; ${tasks.ID.artifacts.NAME.PATH} a part of it
     ${inputs.NAME}              what the submitter passed; ${inputs.NAME.PATH} a part of it
     ${inputs}                   all of that, as an object
     ${variables.NAME}           a variable, where the descriptor has some; ${variables.NAME.PATH} a part of it
     ${job.id}                   the job's id
     ${secrets.NAME}             a secret, looked up at the moment of the call
 
-`$${` is a literal `${`. A bare ID ends before the first `.output`; an id that holds one, or a brace or a quote, is
-written as a JSON text: `${tasks."my.output".output}`. So is the NAME of an input that is not a plain word. Inside of a
-body, ID is looked for in the same run of it first, then in what is around it.
+`$${` is a literal `${`. A bare ID ends before the first `.output` or `.artifacts.`; an id that holds one, or a brace or
+a quote, is written as a JSON text: `${tasks."my.output".output}`. So is a NAME that is not a plain word, such as
+`"report.json"`. Inside of a body, ID is looked for in the same run of it first, then in what is around it.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ _OPENING = re.compile(r"\$\$\{|\$\{")
 #: What matters on the way to the closing brace: braces, and the quoted texts of JMESPath, in which they do not.
 _INSIDE = re.compile(r"""[{}]|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|`(?:[^`\\]++|\\.)*+`""", re.DOTALL)
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BARE_ID = re.compile(r'([^"{}]+?)\.output(?=[.\[|\s]|\Z)')
-_OUTPUT = re.compile(r"\.output(?=[.\[|\s]|\Z)")
+#: What of a task is meant.
+_PART = re.compile(r"\.output(?=[.\[|\s]|\Z)|\.artifacts\.")
+_BARE_ID = re.compile(rf'[^"{{}}]+?(?={_PART.pattern})')
 _BARE_NAME = re.compile(r"[^\W\d][\w-]*")
 _SECRET_NAME = re.compile(r"[\w./-]+")
 # jmespath promises JMESPathError and raises what Python's own functions raise as well.
@@ -78,6 +80,8 @@ class Reference(msgspec.Struct, frozen=True):
     name: str
     #: JMESPath into the value; empty for the whole.
     path: str = ""
+    #: The name of a file that the task left; empty for its output.
+    artifact: str = ""
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -101,6 +105,11 @@ def no_variable(name: str) -> Json:
     raise KeyError(name)
 
 
+def no_artifact(_: TaskId, name: str) -> Json:
+    """For scopes without artifacts."""
+    raise KeyError(name)
+
+
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """What references resolve to, for one attempt."""
 
@@ -112,6 +121,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     secret: Callable[[str], str | None]
     #: The value of a variable. May raise KeyError.
     variable: Callable[[str], Json] = no_variable
+    #: The value of a JSON file that a task left, by its name. May raise KeyError.
+    artifact: Callable[[TaskId, str], Json] = no_artifact
 
 
 # ----------------------------------------------------------------------------------------------------- parsing
@@ -159,7 +170,7 @@ def _reference(inside: str) -> Reference | Malformed:  # noqa: PLR0911 - one ret
     root, _, rest = inside.partition(".")
     match root:
         case "tasks":
-            return _task_output(rest)
+            return _part_of_task(rest)
         case "inputs":
             return Reference(Root.INPUTS, "") if inside == "inputs" else _named_value(Root.INPUTS, "an input", rest)
         case "variables":
@@ -179,24 +190,32 @@ def _reference(inside: str) -> Reference | Malformed:  # noqa: PLR0911 - one ret
     return Malformed("UNKNOWN_REFERENCE", message, root[:60], tuple(Root))
 
 
-def _task_output(rest: str) -> Reference | Malformed:
-    if quoted := _JSON_TEXT.match(rest):
-        name, after = _unquoted(quoted[0]), rest[quoted.end() :]
-        output = _OUTPUT.match(after)
-        if name is not None and output:
-            return _with_path(Root.TASKS, name, after[output.end() :])
-    elif bare := _BARE_ID.match(rest):
-        return _with_path(Root.TASKS, bare[1], rest[bare.end() :])
-    message = "A reference to a task is written `${tasks.ID.output}` or `${tasks.ID.output.PATH}`."
-    return Malformed("BAD_REFERENCE", message)
+def _part_of_task(rest: str) -> Reference | Malformed:
+    quoted = _JSON_TEXT.match(rest)
+    found = quoted or _BARE_ID.match(rest)
+    name = (_unquoted(found[0]) if quoted else found[0]) if found else None
+    part = _PART.match(rest, found.end()) if found else None
+    if name is None or part is None:
+        message = (
+            "A reference to a task is written `${tasks.ID.output}`, `${tasks.ID.output.PATH}` or "
+            "`${tasks.ID.artifacts.NAME.PATH}`."
+        )
+        return Malformed("BAD_REFERENCE", message)
+    after = rest[part.end() :]
+    if part[0] == ".output":
+        return _with_path(Root.TASKS, name, after)
+    artifact = _named_value(Root.TASKS, "an artifact", after, f"{Root.TASKS}.ID.artifacts")
+    if isinstance(artifact, Malformed):
+        return artifact
+    return Reference(Root.TASKS, name, artifact.path, artifact.name)
 
 
-def _named_value(root: Root, what: str, rest: str) -> Reference | Malformed:
+def _named_value(root: Root, what: str, rest: str, before: str = "") -> Reference | Malformed:
     quoted = _JSON_TEXT.match(rest)
     found = quoted or _BARE_NAME.match(rest)
     name = (_unquoted(found[0]) if quoted else found[0]) if found else None
     if found is None or not name:
-        return Malformed("BAD_REFERENCE", f"A reference to {what} is written `${{{root}.NAME}}`.")
+        return Malformed("BAD_REFERENCE", f"A reference to {what} is written `${{{before or root}.NAME}}`.")
     return _with_path(root, name, rest[found.end() :])
 
 
@@ -383,7 +402,7 @@ def _named(reference: Reference, scope: Scope) -> Json:
     name = reference.name
     match reference.root:
         case Root.TASKS:
-            return _looked_up(scope.output, name, f"task `{name}` has no output")
+            return _of_task(reference, scope)
         case Root.INPUTS if not name:
             return dict(scope.inputs)
         case Root.INPUTS:
@@ -399,6 +418,14 @@ def _named(reference: Reference, scope: Scope) -> Json:
             return secret
         case Root.JOB:
             return scope.job_id
+
+
+def _of_task(reference: Reference, scope: Scope) -> Json:
+    name, file = reference.name, reference.artifact
+    if not file:
+        return _looked_up(scope.output, name, f"task `{name}` has no output")
+    find = functools.partial(scope.artifact, name)
+    return _looked_up(find, file, f"the artifact `{file}` of task `{name}` cannot be reached from here")
 
 
 def _looked_up(find: Callable[[str], Json], name: str, otherwise: str) -> Json:

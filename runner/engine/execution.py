@@ -160,7 +160,8 @@ class Execution:
         inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
         run = JobRun(self._plan, deadline=claim.summary.deadline, job_id=self.job_id, inputs=inputs)
         self._run = run.replay(frames.decode(claim.frames))
-        self._reach = Reach(self.job_id, inputs, self._run, self._fetch)
+        limit = self._with.settings.max_referenced_bytes
+        self._reach = Reach(self.job_id, inputs, self._run, self._fetch, max_referenced_bytes=limit)
         self._kept = Kept.by(self._run.tasks.values())
         ways = {self._way(task) for task in every_task(self._plan) if task.control is None}
         self._standing = Standing(self._way, ways, claim.summary.priority, self._bell.ring)

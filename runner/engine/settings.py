@@ -59,6 +59,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_output_bytes: Count = 16 * 1024 * 1024
     #: Bytes that all tasks of a job may leave together; an attempt that would pass it fails.
     max_job_output_bytes: Count = 256 * 1024 * 1024
+    #: Bytes of the files, left by other tasks, that the references of one task reach into.
+    max_referenced_bytes: Count = 4 * 1024 * 1024
     #: Rounds of one loop; a loop that would have more fails.
     max_loop_rounds: Count = 10_000
     #: Bodies inside of bodies while a job runs, those of functions that call each other among them.
