@@ -117,6 +117,21 @@ def test_a_wrong_descriptor_is_told_before_anything_is_run(place: Place, descrip
     assert [finding["reason"] for finding in told["error"]["findings"]] == ["UNKNOWN_DEPENDENCY"]
 
 
+def test_mistakes_in_parameters_are_told_before_anything_is_run(place: Place, descriptor: Write) -> None:
+    """By the handlers of this installation, with the settings of this run."""
+    descriptor("good.alt", a=QUICK)
+    command = {"task_type": "system_command", "command": ["echo", "hello"]}
+    descriptor("wrong.alt", a={"task_type": "delay"}, b=command)
+    done = place("good.alt", "wrong.alt")
+    assert done.code == 6
+    assert "wrong.alt" in done.err
+    assert "MISSING_PARAMETER" in done.err
+    assert "NOT_ALLOWED" in done.err
+    assert place.records() == []
+    descriptor("right.alt", b=command)
+    assert place("right.alt", "--set", 'system_command.allow=["echo"]').code == 0
+
+
 def test_what_cannot_be_is_told_before_anything_is_run(place: Place, descriptor: Write) -> None:
     file = descriptor(a=QUICK)
     contradiction = place(file, "--simulate", "--orchestrator", "http://127.0.0.1:9")

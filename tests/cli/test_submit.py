@@ -37,6 +37,17 @@ def test_a_submission_as_json_carries_the_job_and_its_warnings(alt: CommandLine,
     assert "use a new one for new work" in clash.err
 
 
+def test_mistakes_in_parameters_are_told_before_a_job_is_accepted(alt: CommandLine, descriptor: Write) -> None:
+    """Also what the daemon's settings forbid, which `validate` cannot know."""
+    wrong = {"task_type": "delay", "seconds": "5"}
+    file = descriptor(a=wrong, b={"task_type": "system_command", "command": "date"})
+    done = alt("submit", file)
+    assert (done.code, done.out) == (6, "")
+    assert "at tasks[0].parameters.seconds" in done.err
+    assert "NOT_ALLOWED" in done.err
+    assert "refused, 2 errors" in done.err
+
+
 def test_several_files_are_watched_together_and_the_worst_end_is_the_exit_code(
     alt: CommandLine, descriptor: Write
 ) -> None:

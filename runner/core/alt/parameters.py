@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -167,11 +167,10 @@ def check_parameters(draft: Draft, kinds: Kinds, report: Report) -> None:
             _report_types(draft, index, wrong, check, report)
         if check.look is not None and left > 0:
             told = {mistake.path[0] for mistake in wrong if mistake.path}
-            given = check.without_nulls(parameters | later).items()
-            seen = {name: LATER if name in told else _seen(value) for name, value in given}
+            given = _Given(check.without_nulls(parameters | later), told)
+            _report_problems(draft, index, check, check.look(given), report)
             # What a handler looks into may be slow to read, like an expression of JMESPath, so all of it is bounded.
-            left -= sum(len(value) for value in seen.values() if isinstance(value, str))
-            _report_problems(draft, index, check, check.look(seen), report)
+            left -= given.characters
 
 
 def _report_types(draft: Draft, index: int, wrong: list[Mistake], check: ParameterCheck, report: Report) -> None:
@@ -346,6 +345,30 @@ def _is_later(value: Any) -> bool:
         case list():
             return any(map(_is_later, value))
     return value is LATER
+
+
+class _Given(Mapping[str, Any]):
+    """Parameters as a handler looks at them; counts the characters of the texts that it asks for."""
+
+    def __init__(self, parameters: Mapping[str, Any], wrong: Container[object]) -> None:
+        self.characters = 0
+        self._parameters = parameters
+        self._wrong = wrong
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._parameters[name]
+        seen = LATER if name in self._wrong else _seen(value)
+        self.characters += len(seen) if isinstance(seen, str) else 0
+        return seen
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
 
 
 def _seen(value: Any) -> Any:
