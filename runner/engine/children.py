@@ -12,8 +12,9 @@ A child is a job like any other: durable, claimed, watched and recorded by itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import anyio
@@ -35,6 +36,7 @@ from runner.core.events import TaskState, WaitReason
 from runner.core.job import Frame, JobSummary
 from runner.core.plan import Instant, JobId
 from runner.engine.again import RETRY_OF
+from runner.engine.family import PARENT, ROOT, child_labels, depth_of
 from runner.engine.submission import Submission, rank
 from runner.ports import ChildEnd, ChildJob, Jobs
 
@@ -44,11 +46,6 @@ if TYPE_CHECKING:
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
-
-#: Labels of a child: the job that it belongs to, the one above them all, and how many are above it.
-PARENT: Final = "alt-runner/parent"
-ROOT: Final = "alt-runner/root"
-DEPTH: Final = "alt-runner/depth"
 
 MICROS: Final = 1_000_000
 #: Seconds between two looks at a child's progress, at least; and after so many without an event there is another.
@@ -81,15 +78,15 @@ class Children(Jobs):
     async def submit(self, child: ChildJob) -> JobId:
         parent = await self._patiently(self._with.ledger.job, child.parent)
         root = await self._root(parent)
-        depth = _depth(parent) + 1
+        depth = depth_of(parent) + 1
         limit = self._with.settings.max_job_depth
         if depth > limit:
             message = f"jobs that run jobs go {limit} deep at most (setting `engine.max_job_depth`)"
             raise AttemptError("NESTED_TOO_DEEP", message, retryable=False)
-        submission = _submission(child, parent, {PARENT: parent.id, ROOT: root.id, DEPTH: str(depth)})
-        ahead_of = rank(root, self._with.settings) - depth
+        family, ahead_of = child_labels(parent), rank(root, self._with.settings) - depth
+        submit = partial(self._runner.submit_child, _submission(child, parent), family=family, ahead_of=ahead_of)
         try:
-            accepted = await self._patiently(self._runner.submit_child, submission, ahead_of=ahead_of)
+            accepted = await self._patiently(submit)
         except RequestIdReused as error:
             return await self._submitted_before(error, parent)
         except QueueFull as error:
@@ -235,24 +232,18 @@ class Children(Jobs):
         return await retrying(verb, *args, **kwargs)
 
 
-def _submission(child: ChildJob, parent: JobSummary, labels: Mapping[str, str]) -> Submission:
+def _submission(child: ChildJob, parent: JobSummary) -> Submission:
     return Submission(
         descriptor=child.descriptor,
         content_type=child.content_type,
         request_id=child.request_id,
         priority=child.priority,
         queue=child.queue or parent.queue,
-        labels={**child.labels, **labels},
+        labels=dict(child.labels),
         deadline=parent.deadline,
         inputs=child.inputs,
         traceparent=child.traceparent,
     )
-
-
-def _depth(job: JobSummary) -> int:
-    """How many jobs are above it. What somebody else wrote there counts as nothing."""
-    told = job.labels.get(DEPTH, "")
-    return int(told) if told.isascii() and told.isdecimal() and len(told) < len("1000000") else 0
 
 
 def _ended(parent: JobId) -> str:

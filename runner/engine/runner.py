@@ -124,12 +124,17 @@ class Runner:
             raise result
         return Accepted(result.job, result.replayed, prepared.warnings)
 
-    async def submit_child(self, submission: Submission, *, ahead_of: Instant) -> Submitted:
-        """Accept a job that a task runs; its rank is `ahead_of`, if it is not lower by itself. Raises as `submit`."""
+    async def submit_child(self, submission: Submission, *, family: Mapping[str, str], ahead_of: Instant) -> Submitted:
+        """Accept a job that a task runs; `family` are further labels. Raises as `submit`.
+
+        Its rank is `ahead_of`, if it is not lower by itself.
+        """
         if self._draining:
             raise Draining
         prepared = _sound(await self._prepare(submission))
-        job = msgspec.structs.replace(prepared.job, rank=min(prepared.job.rank, ahead_of))
+        summary = prepared.job.summary
+        summary = msgspec.structs.replace(summary, labels={**summary.labels, **family})
+        job = msgspec.structs.replace(prepared.job, summary=summary, rank=min(prepared.job.rank, ahead_of))
         [result] = await self._commit([msgspec.structs.replace(prepared, job=job)])
         if isinstance(result, Exception):
             raise result

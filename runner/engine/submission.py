@@ -20,6 +20,7 @@ from runner.core.events import JobAccepted, JobState, Recorded
 from runner.core.findings import Finding
 from runner.core.job import JobSummary, NewJob
 from runner.core.plan import Instant, JobId, Plan, Priority
+from runner.engine.family import FAMILY
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
 
 MICROS: Final = 1_000_000
@@ -269,5 +270,7 @@ def _label_problems(labels: Mapping[str, str]) -> Iterator[Finding]:
             )
         if len(value) > MAX_LABEL_VALUE:
             yield Finding("TOO_LONG", f"labels.{key[:80]}", f"a value has at most {MAX_LABEL_VALUE} characters")
+        if key in FAMILY:
+            yield Finding("RESERVED", f"labels.{key}", "only the runner sets it, for jobs that tasks run")
         if "\0" in value:
             yield Finding("BAD_NAME", f"labels.{key[:80]}", "a value holds no NUL: no database stores one in a text")

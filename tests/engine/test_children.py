@@ -8,8 +8,13 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner import frames
+from runner.core.errors import InvalidRequest
 from runner.core.events import (
     AttemptParked,
     AttemptProgressed,
@@ -240,9 +245,17 @@ async def test_a_child_is_not_begun_once_its_parent_has_ended() -> None:
     async with stage.engine() as engine:
         job_id = await engine.submit(task("a"))
         await engine.end(job_id)
-        child = await engine.submit(task("x"), labels={"alt-runner/parent": job_id})
+        family = {"alt-runner/parent": job_id}
+        child = (await engine.runner.submit_child(submission(task("x")), family=family, ahead_of=0)).job.id
         assert kinds(await engine.end(child))[-1] == "JobCancelled"
     assert stage.troupe.calls[f"{child}/x"] == 0
+
+
+@pytest.mark.parametrize("label", ["alt-runner/parent", "alt-runner/root", "alt-runner/depth"])
+async def test_nobody_else_says_that_a_job_is_a_child(label: str) -> None:
+    async with Stage().engine() as engine:
+        with pytest.raises(InvalidRequest, match="only the runner sets it"):
+            await engine.submit(task("x"), labels={label: "1"})
 
 
 async def test_a_child_that_is_retried_by_hand_is_nobodys_child() -> None:
@@ -299,6 +312,42 @@ async def test_parents_that_wait_do_not_keep_their_children_from_running(places:
     assert max(held) <= 3 * running_jobs
 
 
+Family = list["Family"]
+FAMILIES: st.SearchStrategy[Any] = st.recursive(st.just([]), lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    families=st.lists(FAMILIES, min_size=1, max_size=5),
+    queues=st.lists(st.integers(0, 1), min_size=8, max_size=8),
+    bounds=st.tuples(*[st.integers(1, 2)] * 4),
+)
+def test_families_of_any_shape_end_however_few_places_there_are(
+    families: list[Family], queues: list[int], bounds: tuple[int, int, int, int]
+) -> None:
+    """Parents with several children at a time, over narrow queues, with fewer places than members of a family."""
+
+    async def play() -> None:
+        stage = Stage()
+        running_jobs, waiting_jobs, first, second = bounds
+        stage.queues = {"q0": QueueSettings(concurrency=first), "q1": QueueSettings(concurrency=second)}
+        stage.troupe.scripts["x"] = sleeping(3)
+        async with stage.engine(max_running_jobs=running_jobs, max_waiting_jobs=waiting_jobs) as engine:
+            parents = [await engine.submit(*members(family, queues, 1), queue=f"q{queues[0]}") for family in families]
+            with anyio.fail_after(HOUR):
+                for parent in parents:
+                    assert isinstance((await engine.end(parent))[-1].event, JobSucceeded)
+
+    trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def members(family: Family, queues: list[int], depth: int) -> list[dict[str, Any]]:
+    queue = f"q{queues[depth]}"
+    return [task("x")] + [
+        running(*members(inner, queues, depth + 1), name=f"run{n}", queue=queue) for n, inner in enumerate(family)
+    ]
+
+
 async def test_what_a_waiting_job_lends_is_a_place_and_not_more() -> None:
     stage = Stage()
     stage.troupe.scripts["x"] = sleeping(60)
@@ -353,9 +402,7 @@ async def test_secrets_reach_the_child_and_are_stored_nowhere() -> None:
 
     stage.troupe.scripts["x"] = look
     async with stage.engine() as engine:
-        job_id = await engine.submit(
-            running(task("x", parameters={"task_type": "scripted", "key": "${secrets.door}"}))
-        )
+        job_id = await engine.submit(running(task("x", parameters={"task_type": "scripted", "key": "${secrets.door}"})))
         await engine.end(job_id)
     child = await child_of(stage, job_id)
     assert seen == [value]
