@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runner.core.alt import LATER, Decoded, Kinds, ParameterCheck, ParameterProblem, decode
 from runner.core.alt.media import Format
@@ -266,3 +268,57 @@ def test_every_format_tells_the_same(form: Format) -> None:
         ("BAD_TYPE", "tasks[0].parameters.surface"),
         ("OUT_OF_RANGE", "tasks[0].parameters.layers"),
     ]
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-20, 20)
+    | st.floats(-20, 20)
+    | st.sampled_from(["red", "brush", "a", "A", "5", "", "${inputs.n}", "a ${inputs.n}", "$${n}"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "y", "z"]), inner, max_size=3),
+    max_leaves=6,
+)
+_NAMES = [field.encode_name for field in msgspec.structs.fields(Paint)]
+
+
+def _resolved(value: Any, become: Any) -> Any:
+    """The value with every reference become something."""
+    match value:
+        case str():
+            return become if "${" in value.replace("$${", "") else value
+        case dict():
+            return {key: _resolved(item, become) for key, item in value.items()}
+        case list():
+            return [_resolved(item, become) for item in value]
+    return value
+
+
+@given(st.dictionaries(st.sampled_from(_NAMES), _JSON, max_size=4))
+def test_what_is_refused_is_what_could_not_run(parameters: dict[str, Any]) -> None:
+    """Without references exactly that; with some, nothing that runs for any value of theirs."""
+    kinds = Kinds({"paint": (check := ParameterCheck(Paint))})
+    raw = paint(surface="wall", **{name: value for name, value in parameters.items() if name != "surface"})
+    parameters = raw["tasks"][0]["parameters"]
+    accepted = _accepted(raw, kinds)
+    values: list[Any] = [1, 1.5, "a", "red", None, [], {}]
+    runs = {_runs(check.without_nulls(_resolved(parameters, become))) for become in values}
+    assert accepted or runs == {False}
+    if _resolved(parameters, None) == parameters:
+        assert runs == {accepted}
+
+
+def _accepted(raw: Any, kinds: Kinds) -> bool:
+    try:
+        read(raw, kinds)
+    except InvalidDescriptor:
+        return False
+    return True
+
+
+def _runs(parameters: dict[str, Any]) -> bool:
+    try:
+        msgspec.convert(parameters, Paint)
+    except msgspec.ValidationError:
+        return False
+    return True
