@@ -78,7 +78,7 @@ def plans(draw: st.DrawFn, dialect: DialectName, *, beyond: bool) -> Plan:
         return {name: draw(values) for name, values in of.items() if beyond or table[name].at(dialect) is not None}
 
     # One oddity in a plan, if any: of two that stand in the way, one could go untold.
-    odd = draw(st.integers(1, 9)) if beyond else 0
+    odd = draw(st.integers(1, 6)) if beyond else 0
     merges = draw(st.booleans()) if beyond else dialect is DialectName.WORKFLOW
     ids = draw(st.lists(TITLES, min_size=1, max_size=4, unique=True))
     rows = []
@@ -101,7 +101,7 @@ def plans(draw: st.DrawFn, dialect: DialectName, *, beyond: bool) -> Plan:
                 **some(OF_TASK, TASK),
             )
         )
-    mode = draw(st.sampled_from(Mode))
+    mode = Mode.CHAOS if odd == 4 else draw(st.sampled_from(Mode))
     level = draw(st.integers(1, 10)) if mode is Mode.CHAOS and dialect is DialectName.SEGMENTS else None
     if beyond and mode is Mode.CHAOS:
         level = None if odd == 4 else draw(st.integers(1, 10))
@@ -130,7 +130,7 @@ def bare(plan: Plan) -> Plan:
 
 
 @pytest.mark.parametrize("dialect", DialectName)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_plan_that_a_dialect_can_say_decodes_to_itself(dialect: DialectName, data: st.DataObject) -> None:
     plan = data.draw(plans(dialect, beyond=False))
@@ -143,7 +143,7 @@ def test_a_plan_that_a_dialect_can_say_decodes_to_itself(dialect: DialectName, d
 
 
 @pytest.mark.parametrize("dialect", DialectName)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_what_is_told_to_be_lost_is_lost_and_nothing_else(dialect: DialectName, data: st.DataObject) -> None:
     plan = data.draw(plans(dialect, beyond=True))
