@@ -320,6 +320,28 @@ def test_the_record_is_that_of_a_daemon_times_and_ids_aside(place: Place, name: 
     assert without_chance(ours) == without_chance(theirs)
 
 
+def test_jobs_that_tasks_run_run_here_too_and_the_record_told_is_their_parents(place: Place) -> None:
+    done = place(EXAMPLES / "branches.alt.yaml", "--set", "engine.max_running_jobs=1")
+    assert done.code == 0
+    told = re.search(r"see its record: alt-runner last show (var/last/\S+\.json)$", done.err, re.MULTILINE)
+    assert told is not None
+    parent = json.loads((place.command.directory / told[1]).read_bytes())
+    assert parent["title"] == "Figures of two branches"
+    assert parent["task_results"]["best"]["output"] == {"branch": "north", "sales": 3, "total": 510}
+    children = {record["job_id"] for record in place.records()} - {parent["job_id"]}
+    assert children == {parent["task_results"][name]["output"]["job_id"] for name in ("north", "south")}
+
+
+def test_artifacts_of_jobs_that_tasks_run_are_kept(place: Place, descriptor: Write) -> None:
+    child = json.loads(descriptor("child.alt", much={"task_type": "delay", "seconds": 0}).read_bytes())
+    child["tasks"][0]["parameters"] = {"task_type": "data_processing", "input": "x" * 500, "expression": "@"}
+    file = descriptor(run={"task_type": "job", "descriptor": child})
+    done = place(file, "--json", "--set", "engine.inline_output_bytes=300")
+    [kept] = [line for line in done.lines if "artifacts" in line]
+    contents = [json.loads(Path(path).read_bytes()) for path in kept["artifacts"]]
+    assert "x" * 500 in contents
+
+
 #: What differs between two runs of the same job, by the words in the names of the fields.
 _OF_ONE_RUN = re.compile(r"time|duration|_ms$|started|ended|^until$|^id$|(execution|job|runner|trace|span)_id|checksum")
 
