@@ -18,7 +18,9 @@ from runner.core.events import (
     Failure,
     JobAccepted,
     JobCancelling,
+    JobPaused,
     JobReleased,
+    JobResumed,
     JobStarted,
     JobState,
     Recorded,
@@ -74,37 +76,39 @@ class Driver:
         self.history: list[Recorded] = []
         self.run = JobRun(plan, deadline=deadline)
         self.token = 0
+        #: Whether a runner has the job; nobody else may write its events, but for pauses while there is none.
+        self.held = False
         #: Chance of each mishap; none after a while, so that every job ends.
         self.mishaps = luck.choice((0.0, 0.02, 0.1))
         self.sickness = luck.choice((0.0, 0.2, 0.6))
         self.cancel_chance = luck.choice((0.0, 0.0, 0.05))
+        self.pause_chance = luck.choice((0.0, 0.0, 0.02, 0.2))
         self.progress: list[float] = []
 
     def play(self) -> list[Recorded]:
         self.commit(JobAccepted("Özet", len(self.plan.tasks), "default", self.plan.priority))
         if self.luck.random() < 0.2:
             self.reuse()
-        self.take()
         for turn in range(3_000):
             if turn == 200:
-                self.mishaps = self.sickness = 0.0
+                self.mishaps = self.sickness = self.pause_chance = 0.0
             if self.run.state is not None and self.run.state.terminal:
                 return self.history
-            if self.run.state is JobState.QUEUED:
-                self.take()
-            self.turn()
+            if self.held:
+                self.turn()
+            else:
+                self.wait()
         raise AssertionError("the job does not end")
 
     def turn(self) -> None:
         self.pass_time()
-        for running in [self.run.tasks[task_id] for task_id in self.run.running]:
-            if self.mishap():
-                break
-            if self.luck.random() < 0.5:
-                self.commit(self.outcome(running))
-        if self.run.state is JobState.RUNNING and self.luck.random() < self.cancel_chance:
+        self.go_on()
+        self.steer()
+        if not self.held:
+            return
+        if self.run.cancelling is None and self.luck.random() < self.cancel_chance:
             self.commit(JobCancelling("enough"))
-        if self.run.state is JobState.RUNNING and self.luck.random() < 0.2:
+        if self.luck.random() < 0.2:
             self.answer()
         before = self.run.sequence
         settled = self.run.settle(now=self.now, max_lost=MAX_LOST)
@@ -115,11 +119,45 @@ class Driver:
         self.progress.append(self.run.progress)
         if len(kept) < len(settled):
             self.crash()
+            return
         for ready in list(self.run.runnable(self.now)):
             if self.mishap():
                 break
             if self.luck.random() < 0.6:
                 self.commit(AttemptStarted(ready.plan.id, len(ready.attempts) + 1, "fake"))
+
+    def go_on(self) -> None:
+        """What runs tells how far it is, or ends."""
+        for running in [self.run.tasks[task_id] for task_id in self.run.running]:
+            if self.mishap():
+                break
+            if self.luck.random() < 0.5:
+                self.commit(self.outcome(running))
+
+    def wait(self) -> None:
+        """Nobody has the job: it is paused, resumed, or taken; a paused one only to be ended."""
+        self.pass_time()
+        if self.run.state is JobState.PAUSED:
+            if self.run.cancelling is not None or self.run.expired(self.now):
+                self.take()
+            else:
+                self.commit(JobPaused() if self.luck.random() < self.pause_chance else JobResumed(held=False))
+        elif self.luck.random() < self.pause_chance:
+            self.commit(JobPaused())
+        else:
+            self.take()
+
+    def steer(self) -> None:
+        """Perhaps pause the job or let it go on; let go of it once nothing of it runs."""
+        if not self.held:
+            return
+        if self.run.state is JobState.RUNNING and self.luck.random() < self.pause_chance:
+            self.commit(JobPaused())
+        elif self.run.state is JobState.PAUSED and self.luck.random() < 0.3:
+            self.commit(JobResumed(held=True))
+        if self.run.state is JobState.PAUSED and not self.run.running and self.luck.random() < 0.7:
+            self.commit(JobReleased("r", "paused"))
+            self.held = False
 
     def reuse(self) -> None:
         """The job retries another, in which some tasks succeeded, and with them all that they depend on."""
@@ -172,21 +210,22 @@ class Driver:
 
     def mishap(self) -> bool:
         """Perhaps lose the job: given back in order, or without a word."""
-        if self.run.state is not JobState.RUNNING or self.luck.random() >= self.mishaps:
+        if self.luck.random() >= self.mishaps:
             return False
         if self.luck.random() < 0.3:
             self.commit(JobReleased("r", "shutdown"))
+            self.held = False
         else:
             self.crash()
         return True
 
     def crash(self) -> None:
         self.run = JobRun(self.plan, deadline=self.deadline).replay(self.history)
-        if self.run.state is not None and not self.run.state.terminal:
-            self.take()
+        self.held = False
 
     def take(self) -> None:
         self.token += 1
+        self.held = True
         self.commit(JobStarted("r", self.token))
 
     def commit(self, event: Event) -> None:

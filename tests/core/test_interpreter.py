@@ -22,7 +22,9 @@ from runner.core.events import (
     JobCancelled,
     JobFailed,
     JobPartiallySucceeded,
+    JobPaused,
     JobReleased,
+    JobResumed,
     JobStarted,
     JobState,
     JobSucceeded,
@@ -79,6 +81,51 @@ def test_no_task_starts_before_its_dependencies_have_succeeded(driver: Driver) -
     succeeded = {name: place for place, name, _ in of_task(history, AttemptSucceeded, TaskReused)}
     for place, name, _ in of_task(history, AttemptStarted):
         assert all(succeeded.get(dependency, len(history)) < place for dependency in dependencies[name])
+
+
+@often
+@given(dramas)
+def test_a_paused_job_starts_nothing_until_it_is_resumed_or_taken_to_be_ended(driver: Driver) -> None:
+    paused = False
+    for entry in driver.play():
+        if isinstance(entry.event, JobPaused):
+            paused = True
+        elif isinstance(entry.event, JobResumed | JobStarted):
+            paused = False
+        assert not (paused and isinstance(entry.event, AttemptStarted))
+
+
+def test_a_paused_job_lets_what_runs_finish_and_ends_with_it_if_nothing_is_left() -> None:
+    run = JobRun(plan_of(task("a"), task("b")))
+    for event in (
+        JobAccepted("x", 2, "default", Priority.LOW),
+        JobStarted("r", 1),
+        AttemptStarted("a", 1, "fake"),
+        AttemptStarted("b", 1, "fake"),
+        AttemptFailed("b", attempt=1, failure=Failure("X", "x"), retry_at=START + SECOND),
+        JobPaused(),
+        AttemptSucceeded("a", attempt=1),
+    ):
+        run.record(event, time=START)
+    assert run.settle(now=START, max_lost=MAX_LOST) == []
+    # What waits is due, and is no reason to wake while nothing may start.
+    assert run.next_wakeup(settled=START) is None
+    assert list(run.runnable(START + 9 * SECOND)) == []
+    run.record(JobResumed(held=True), time=START + 9 * SECOND)
+    assert [ready.plan.id for ready in run.runnable(START + 9 * SECOND)] == ["b"]
+    run.record(AttemptStarted("b", 2, "fake"), time=START)
+    run.record(JobPaused(), time=START)
+    run.record(AttemptSucceeded("b", attempt=2), time=START)
+    assert [entry.event for entry in run.settle(now=START, max_lost=MAX_LOST)] == [JobSucceeded()]
+
+
+def test_what_was_under_way_when_the_runner_of_a_paused_job_was_lost_runs_again_after_the_resume() -> None:
+    run = JobRun(plan_of(task("a")))
+    run.record(JobAccepted("x", 1, "default", Priority.LOW), time=START)
+    for event in (JobStarted("r", 1), AttemptStarted("a", 1, "fake"), JobPaused(), JobResumed(), JobStarted("s", 2)):
+        run.record(event, time=START)
+    assert (run.tasks["a"].state, run.tasks["a"].lost) == (TaskState.PENDING, 1)
+    assert [ready.plan.id for ready in run.runnable(START)] == ["a"]
 
 
 @often
