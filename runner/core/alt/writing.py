@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runner.core.alt.dialect import LOCAL_KINDS, TRIGGERS
+from runner.core.alt.dialect import JOB, LOCAL_KINDS, TRIGGERS
 from runner.core.alt.losses import Loss, default_of, implied_priority, without_kind
 from runner.core.alt.places import LISTS, NOWHERE, PLAN, TASK, VERSION, DialectName, Places
 from runner.core.alt.report import shown
@@ -15,6 +15,7 @@ from runner.core.alt.segments import TYPES
 from runner.core.alt.tasks import untold_kind
 from runner.core.alt.workflow import EDGES, RETRIES
 from runner.core.plan import Mode, Plan, Priority, TaskPlan
+from runner.core.quoting import unquoted
 
 #: Stands for a field that needs no word.
 _UNSAID: Final = object()
@@ -155,8 +156,10 @@ def _check_input(task: TaskPlan, index: int, lost: list[Loss]) -> None:
 
 
 def _told_parameters(task: TaskPlan) -> dict[str, Any]:
-    """The parameters, without those that decoding adds."""
+    """The parameters, without what decoding does to them."""
     parameters = without_kind(task)
+    if task.kind == JOB and isinstance(parameters.get("descriptor"), dict):
+        parameters["descriptor"] = unquoted(parameters["descriptor"])
     is_prompted = task.kind not in LOCAL_KINDS and task.kind not in TRIGGERS
     if is_prompted and parameters.get("prompt") == task.description:
         del parameters["prompt"]

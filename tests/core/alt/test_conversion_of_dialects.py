@@ -154,6 +154,14 @@ def test_a_workflow_without_merged_inputs_becomes_tasks_and_back() -> None:
     assert again["edges"] == [{"id": "e1", "source_node_id": "start", "target_node_id": "fetch"}]
 
 
+@pytest.mark.parametrize("dialect", [SEGMENTS, WORKFLOW])
+def test_a_descriptor_inside_of_the_parameters_stays_as_it_is(dialect: DialectName) -> None:
+    inner = task("b", "a", parameters={"prompt": "${tasks.a.output} $${x}"})
+    child = tasks_file(task("a", retry_count=2), inner)
+    raw = tasks_file(task("run", parameters={"task_type": "job", "descriptor": child}))
+    assert value_in(there(raw, dialect).content, TASKS)["tasks"][0]["parameters"]["descriptor"] == child
+
+
 def test_a_time_keeps_its_zone() -> None:
     written = value_in(tasks_file(created_at="2025-04-26T22:32:00.5+03:00"), SEGMENTS)
     assert written["timestamp"] == "2025-04-26T22:32:00.5+03:00"
