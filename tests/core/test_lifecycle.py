@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from runner.core.events import AttemptSucceeded, JobEvent, JobResumed, JobState, TaskEvent, TaskReused, TaskState
+from runner.core.events import (
+    AttemptSucceeded,
+    ControlSucceeded,
+    JobEvent,
+    JobResumed,
+    JobState,
+    TaskEvent,
+    TaskReused,
+    TaskState,
+)
 from runner.core.lifecycle import IN_HAND, JOB_TRANSITIONS, TASK_TRANSITIONS, job_after
 
 
@@ -34,6 +43,9 @@ def test_a_job_goes_back_to_where_it_is_held_or_waits() -> None:
     assert job_after(JobState.QUEUED, JobResumed(held=True)) is None
 
 
-def test_a_task_succeeds_only_out_of_an_attempt_here_or_in_the_job_that_is_retried() -> None:
+def test_a_task_succeeds_only_out_of_an_attempt_here_or_in_the_job_that_is_retried_or_out_of_its_bodies() -> None:
     ways = {(state, kind) for (state, kind), after in TASK_TRANSITIONS.items() if after is TaskState.SUCCEEDED}
-    assert ways == {(TaskState.RUNNING, AttemptSucceeded), (TaskState.PENDING, TaskReused)}
+    assert ways == {(TaskState.RUNNING, AttemptSucceeded), (TaskState.PENDING, TaskReused)} | {
+        (TaskState.PENDING, ControlSucceeded),
+        (TaskState.RUNNING, ControlSucceeded),
+    }

@@ -10,6 +10,7 @@ import msgspec
 
 from runner.core.alt import segments, tasks, workflow
 from runner.core.alt.dialect import Draft
+from runner.core.alt.flow import assembled, check_flow
 from runner.core.alt.graph import check_graph
 from runner.core.alt.json_text import read_json
 from runner.core.alt.limits import DescriptorLimits
@@ -114,11 +115,13 @@ def _plan(raw: Any, report: Report, kinds: Kinds, *, may_refer: bool) -> Plan | 
     if draft is None:
         return None
     edges = check_graph(draft, report)
+    if draft.flow is not None:
+        edges = check_flow(draft, draft.flow, report)
     if may_refer:
         check_references(draft, edges, report)
     check_parameters(draft, kinds, report)
     check_children(draft, report, partial(_plan, kinds=kinds, may_refer=may_refer))
-    return draft.plan
+    return draft.plan if draft.flow is None or report.errors else assembled(draft.plan, draft.flow)
 
 
 def _read(raw: dict[str, Any], report: Report) -> Draft | None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from runner.core.alt.fields import UNREADABLE, Spot, Word
+from runner.core.alt.outline import Flow
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, Priority, TaskId
 from runner.core.quoting import quoted
@@ -57,6 +58,8 @@ class Draft(msgspec.Struct, frozen=True):
     locate_parameter: Callable[[int, Path], Path]
     #: (index of a task, position among its dependencies) → path in the file; None: in its `dependencies`.
     locate_dependency: Callable[[int, int], Path] | None = None
+    #: Of files with control flow: which tasks stand in the bodies of others.
+    flow: Flow | None = None
 
     def dependency_path(self, index: int, position: int) -> Path:
         """Where a dependency stands in the file."""

@@ -41,7 +41,7 @@ def check_graph(draft: Draft, report: Report) -> Edges:
                     "UNKNOWN_DEPENDENCY", path, f"There is no task `{shown(dependency)}`.", like=(dependency, indices)
                 )
     if not backward:
-        _report_cycles(draft, edges, report)
+        report_cycles(draft, edges, report)
     return edges
 
 
@@ -61,16 +61,22 @@ def _indices(draft: Draft, report: Report) -> dict[str, int]:
     return indices
 
 
-def _report_cycles(draft: Draft, edges: Edges, report: Report) -> None:
-    """Report rings that share no task, each once, starting with the task that stands first in the file."""
+def report_cycles(draft: Draft, edges: Edges, report: Report) -> None:
+    """Report rings of tasks that wait for each other."""
+    for ring in rings(edges):
+        _report_ring(draft, ring, report)
+
+
+def rings(edges: Edges) -> Iterator[list[int]]:
+    """Rings that share no node, each once, starting with its first; not all of them in a knot of thousands."""
     left = set(range(len(edges)))
     for _ in range(_ROUNDS):
         knots = _knots(edges, left)
         for knot in knots:
             ring = _ring(edges, knot)
             left.difference_update(ring)
-            _report_ring(draft, ring, report)
-        if not knots or report.full:
+            yield ring
+        if not knots:
             return
 
 
@@ -80,10 +86,12 @@ def _report_ring(draft: Draft, ring: list[int], report: Report) -> None:
     if len(names) > _LONGEST_RING:
         half = _LONGEST_RING // 2
         names[half:-half] = [f"… ({len(names) - 2 * half} more) …"]
-    position = draft.dependencies[ring[0]].index(following)
+    written = draft.dependencies[ring[0]]
+    # Where bodies wait for each other, it may be what runs inside of them that says so.
+    path = (draft.list_name, ring[0])
     report.error(
         "CYCLE",
-        draft.dependency_path(ring[0], position),
+        draft.dependency_path(ring[0], written.index(following)) if following in written else path,
         f"{'These wait' if len(ring) > 1 else 'This waits'} for {'each other' if len(ring) > 1 else 'itself'}: "
         f"{' → '.join([*names, names[0]])}.",
     )

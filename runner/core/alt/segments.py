@@ -1,10 +1,12 @@
-"""Dialect `segments` 1.0: the segmentation service's descriptors."""
+"""Dialect `segments`: the segmentation service's descriptors, 1.0 and, with control flow, 2.0."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+from runner.core.alt import control_flow
 from runner.core.alt.dialect import (
     HEAVIEST,
     Draft,
@@ -34,15 +36,16 @@ from runner.core.alt.fields import (
     texts,
     title,
 )
+from runner.core.alt.outline import Body, Flow, FunctionOutline, Names, Outline
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, TaskPlan
 from runner.core.references import is_reference
 
 LIST = "segments"
-SUPPORTED = "1.0"
-VERSION = re.compile(r"1\.0")
-#: Control flow: what it says cannot be checked, let alone run, by the rules of 1.0.
-_CONTROL_FLOW = re.compile(r"2(\.[0-9]+)*", re.ASCII)
+SUPPORTED = "1.0 and 2.0"
+VERSION = re.compile(r"[12]\.0")
+#: With control flow.
+SECOND = "2.0"
 
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -82,6 +85,24 @@ SEGMENT = Table(
     },
     also_known={"depends_on": "dependencies", "description": "content", "prompt": "content", "type": "task_type"},
 )
+FILE_2 = Table(
+    {
+        **FILE.fields,
+        "global_variables": Field("_variables", as_it_is),
+        "functions": Field("_functions", as_it_is),
+    },
+    also_known={**FILE.also_known, "variables": "global_variables"},
+)
+SEGMENT_2 = Table(
+    {
+        **SEGMENT.fields,
+        # A segment that runs others needs no type of its own.
+        "task_type": Field("kind", title),
+        "variables": Field("_own", as_it_is),
+        **{place: Field(f"_{place}", as_it_is) for place in control_flow.PLACES},
+    },
+    also_known=SEGMENT.also_known,
+)
 PARAMETER = Table(
     {
         "name": Field("name", filled_text, required=True),
@@ -94,15 +115,10 @@ PARAMETER = Table(
 
 
 def read(raw: dict[str, Any], report: Report) -> Draft | None:
-    """The plan as it is written; None if there is no list of segments to read.
-
-    Raises Unreadable: if the version is 2.x.
-    """
-    version = raw.get("version")
-    if isinstance(version, str) and _CONTROL_FLOW.fullmatch(version):
-        message = f"Version `{shown(version)}` of dialect `{LIST}` is not supported; supported is {SUPPORTED}."
-        raise report.fatal("UNSUPPORTED_VERSION", message, path=("version",))
-    known, unknown = FILE.read(raw, Spot((), report))
+    """The plan as it is written; None if there is no list of segments to read."""
+    second = raw.get("version") == SECOND
+    spot = Spot((), report)
+    known, unknown = (FILE_2 if second else FILE).read(raw, spot)
     check_version(known.get("version"), VERSION, LIST, SUPPORTED, report)
     settle_priority(known, report)
     _check_chaos(raw, known, report)
@@ -112,11 +128,12 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
     saved_at = known.pop("_saved_at", None)
     if saved_at is not None:
         unknown["saved_at"] = saved_at
+    flow = _flow(known, spot) if second else None
     dependencies: list[tuple[str, ...]] = []
-    tasks = tuple([_task(segment, index, report, dependencies) for index, segment in enumerate(listed)])
+    tasks = tuple([_task(segment, index, report, dependencies, flow) for index, segment in enumerate(listed)])
     known["metadata"] = kept(unknown, known.get("metadata"))
     defaults = {"alt_id": "", "version": "", "title": "", "created_at": 0}
-    plan = Plan(dialect=LIST, tasks=tasks, **{**defaults, **known})
+    plan = Plan(dialect=LIST, tasks=tasks, has_variables=second, **{**defaults, **known})
 
     def locate_parameter(index: int, path: Path) -> Path:
         position = _position(listed[index].get("parameters"), path[0])
@@ -124,7 +141,49 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
             return (LIST, index, "content")
         return (LIST, index, "parameters", position, "value", *path[1:])
 
-    return Draft(plan, LIST, dependencies, locate_parameter)
+    if flow is None:
+        return Draft(plan, LIST, dependencies, locate_parameter)
+    return Draft(plan, LIST, dependencies, locate_parameter, _bodies_located(flow, dependencies), flow)
+
+
+def _flow(known: dict[str, Any], spot: Spot) -> Flow:
+    """The control flow of a file, without that of its segments yet. Variables stay among what is known."""
+    known["variables"] = control_flow.variables(known.pop("_variables", None), spot, "global_variables")
+    names = Names({variable.name: variable.type for variable in known["variables"]})
+    flow = Flow(outlines={}, functions={}, file=Body((LIST,), names=names), variables={})
+    listed = known.pop("_functions", None)
+    if listed is not None and type(listed) is not list:
+        spot.not_a("a list of functions", "functions", listed)
+        return flow
+    for index, raw in enumerate(listed or ()):
+        inner = Spot(("functions", index), spot.report)
+        _add_function(flow, control_flow.function(raw, inner), inner)
+    return flow
+
+
+def _add_function(flow: Flow, function: FunctionOutline | None, spot: Spot) -> None:
+    if function is None:
+        return
+    name = function.function.name
+    if name in flow.functions:
+        spot.wrong("DUPLICATE_NAME", "name", f"There is a function `{shown(name)}` already.")
+        return
+    flow.functions[name] = function
+
+
+def _bodies_located(flow: Flow, dependencies: list[tuple[str, ...]]) -> Callable[[int, int], Path]:
+    """Segments wait for what they run, as far as rings are concerned: behind their dependencies stand their bodies."""
+
+    def locate(index: int, position: int) -> Path:
+        outline = flow.outlines.get(index)
+        bodies = [] if outline is None else outline.bodies
+        written = len(dependencies[index]) - sum(len(body.ids) for body in bodies)
+        if position < written:
+            return (LIST, index, "dependencies", position)
+        places = [(*body.path, place) for body in bodies for place in range(len(body.ids))]
+        return places[position - written]
+
+    return locate
 
 
 def _position(parameters: Any, name: str | int) -> int | None:
@@ -146,24 +205,44 @@ def _check_chaos(raw: dict[str, Any], known: dict[str, Any], report: Report) -> 
         report.error("CHAOS_LEVEL", ("chaos_level",), message)
 
 
-def _task(raw: Any, index: int, report: Report, dependencies: list[tuple[str, ...]]) -> TaskPlan:
+def _task(raw: Any, index: int, report: Report, dependencies: list[tuple[str, ...]], flow: Flow | None) -> TaskPlan:
     if type(raw) is not dict:
         report.error("BAD_TYPE", (LIST, index), f"A segment must be an object, not {kind_of(raw)}.")
         dependencies.append(())
         return TaskPlan(id="", description="", kind="")
     spot = Spot((LIST, index), report)
-    known, unknown = SEGMENT.read(raw, spot)
+    known, unknown = (SEGMENT if flow is None else SEGMENT_2).read(raw, spot)
     written = known.get("dependencies", ())
-    dependencies.append(written)
     if len(written) > 1:
         known["dependencies"] = without_doubles(written, spot)
     known.setdefault("id", "")
+    outline = None if flow is None else _controlled(raw, known, index, spot, flow)
+    dependencies.append((*written, *(name for body in outline.bodies for name in body.ids)) if outline else written)
     known.setdefault("kind", "")
     parameters = _parameters(known.pop("_parameters", None), known["id"], spot)
-    known["parameters"] = with_prompt(known["kind"], parameters, known.setdefault("description", ""))
+    known.setdefault("description", "")
+    known["parameters"] = parameters if outline else with_prompt(known["kind"], parameters, known["description"])
     if unknown:
         known["metadata"] = kept(unknown, known.get("metadata"))
     return TaskPlan(**known)
+
+
+def _controlled(raw: dict[str, Any], known: dict[str, Any], index: int, spot: Spot, flow: Flow) -> Outline | None:
+    """Take what version 2.0 adds out of what is known of a segment, and into the control flow of its file."""
+    for place in control_flow.PLACES:
+        known.pop(f"_{place}", None)
+    control_flow.check_id(known["id"], spot)
+    own = control_flow.variables(known.pop("_own", None), spot, "variables")
+    if own:
+        flow.variables[index] = own
+    outline, function = control_flow.outline(raw, index, spot)
+    _add_function(flow, function, Spot((*spot.path, "function_def"), spot.report))
+    if outline is not None:
+        flow.outlines[index] = outline
+        known["kind"] = outline.kind
+    elif "kind" not in known and raw.get("task_type") is None:
+        spot.wrong("MISSING_FIELD", "task_type", "`task_type` is required where a segment runs no others.")
+    return outline
 
 
 def _parameters(listed: Any, segment: str, spot: Spot) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""docs/formats.md names every reason and every limit."""
+"""docs/formats.md names every reason that the decoder gives, and every limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SOURCES = [*(ROOT / "runner/core/alt").glob("*.py"), ROOT / "runner/core/referen
 def test_every_reason_is_documented() -> None:
     reason = "[A-Z]+(?:_[A-Z]+)+|EMPTY|SYNTAX|BLANK|CYCLE"
     said = {name for path in SOURCES for name in re.findall(f'"({reason})"', path.read_text())}
-    assert said == set(re.findall(f"`({reason})`", DOCUMENT))
+    tables = DOCUMENT.partition("\n## What can be wrong\n")[2].partition("\n## ")[0]
+    # A task's own failure, where one of these is found out only when it runs.
+    assert said - {"UNRESOLVED_REFERENCE"} == set(re.findall(f"`({reason})`", tables))
 
 
 def test_every_limit_is_documented() -> None:

@@ -211,7 +211,7 @@ def test_messages_quote_hostile_text_short_and_printable() -> None:
     [
         (tasks_file(version="2.0"), "version", "2.0"),
         (tasks_file(version="one"), "version", "one"),
-        (segments_file(version="2.0"), "version", "2.0"),
+        (segments_file(version="2.1"), "version", "2.1"),
         (segments_file(version="1.1"), "version", "1.1"),
     ],
 )
@@ -227,9 +227,11 @@ def test_every_version_1_of_tasks_is_read(version: str) -> None:
     assert decode(as_json(tasks_file(version=version))).plan.version == version
 
 
-def test_control_flow_is_refused_by_its_version_alone() -> None:
-    raw = segments_file(segment("a", loop={"type": "while"}), version="2.0", functions=[], mode="chaotic")
-    assert reasons(raw) == ["UNSUPPORTED_VERSION"]
+def test_control_flow_does_nothing_in_version_1() -> None:
+    raw = segments_file(segment("a", loop={"type": "while"}), version="1.0", functions=[])
+    decoded = decode(as_json(raw))
+    assert [finding.path for finding in decoded.warnings] == ["segments[0].loop", "functions"]
+    assert decoded.plan.tasks[0].control is None
 
 
 def test_two_dialects_at_once_are_refused() -> None:

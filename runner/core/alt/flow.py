@@ -1,0 +1,249 @@
+"""Checks control flow as a whole, and puts the bodies where they belong: inside of what runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from runner.core.alt.dialect import Draft
+from runner.core.alt.graph import Edges, report_cycles, rings
+from runner.core.alt.operands import Operands
+from runner.core.alt.outline import Body, Flow, Names
+from runner.core.alt.report import Report, shown
+from runner.core.plan import Branch, Call, Control, Definition, Plan, TaskPlan, Type
+
+#: Functions of a ring that a sentence names.
+_LONGEST_RING = 20
+
+
+def check_flow(draft: Draft, flow: Flow, report: Report) -> Edges:
+    """Report what is wrong with bodies, names, operands and calls.
+
+    Answers which segments each may refer to, directly: those that it waits for. Beyond the segments' own, there is a
+    place for each one that runs others: what stands before its bodies.
+    """
+    indices = {task.id: index for index, task in reversed(list(enumerate(draft.plan.tasks)))}
+    _settle_homes(draft, flow, indices, report)
+    _settle_names(flow, report)
+    _lift(draft, flow, indices, report)
+    _read_operands(flow, report)
+    _check_recursion(flow, report)
+    return _reach(flow)
+
+
+# ----------------------------------------------------------------------------------------------------- bodies
+
+
+def _bodies(flow: Flow) -> Iterable[Body]:
+    yield from (body for outline in flow.outlines.values() for body in outline.bodies)
+    yield from (function.body for function in flow.functions.values())
+
+
+def _settle_homes(draft: Draft, flow: Flow, indices: dict[str, int], report: Report) -> None:
+    """Find the body of each segment. What no body names is the file's own."""
+    homes: list[Body | None] = [None] * len(draft.plan.tasks)
+    for body in _bodies(flow):
+        for position, name in enumerate(body.ids):
+            path = (*body.path, position)
+            index = indices.get(name)
+            if index is None:
+                # In the bodies of segments it was told as a dependency.
+                if body.owner is None:
+                    report.error("UNKNOWN_DEPENDENCY", path, f"There is no task `{shown(name)}`.", like=(name, indices))
+                continue
+            if (other := homes[index]) is not None:
+                message = f"`{shown(name)}` is in {_called(draft, other)} already; a segment stands in one body."
+                report.error("SHARED_BODY", path, message)
+                continue
+            homes[index] = body
+            body.members.append(index)
+    flow.file.members = [index for index, body in enumerate(homes) if body is None]
+    flow.homes = [body or flow.file for body in homes]
+    if not flow.file.members and not report.errors:
+        message = "Every segment is in a body, so there is nothing to begin with."
+        report.error("NO_TASKS", (draft.list_name,), message)
+
+
+def _called(draft: Draft, body: Body) -> str:
+    """A body in a sentence."""
+    if body.owner is not None:
+        return f"the body of `{shown(draft.plan.tasks[body.owner].id)}`"
+    return f"the body of function `{shown(body.function)}`"
+
+
+# ------------------------------------------------------------------------------------------------------ names
+
+
+def _settle_names(flow: Flow, report: Report) -> None:
+    """Give each body its scope, and those segments one that have variables of their own."""
+    waiting = [flow.file]
+    for function in flow.functions.values():
+        parameters = {name: parameter.type for name, parameter in function.parameters.items()}
+        function.body.names = Names(parameters, flow.file.names)
+        function.body.depth = 1
+        waiting.append(function.body)
+    deepest = report.depth
+    while waiting:
+        body = waiting.pop()
+        if body.depth > deepest:
+            message = f"Bodies are nested deeper than setting `descriptor.max_depth` allows ({deepest})."
+            raise report.fatal("TOO_DEEP", message, path=body.path)
+        for index in body.members:
+            names = body.names
+            if index in flow.variables:
+                names = Names({variable.name: variable.type for variable in flow.variables[index]}, names)
+                flow.own[index] = names
+            for inner in _outlined(flow, index):
+                variable = flow.outlines[index].fields.get("variable")
+                inner.names = Names({} if variable is None else {variable: Type.ANY}, names)
+                inner.depth = body.depth + 1
+                waiting.append(inner)
+    _declare_results(flow)
+
+
+def _declare_results(flow: Flow) -> None:
+    """A call's result variable that nobody declares begins in the body of the call."""
+    for index, outline in flow.outlines.items():
+        result = outline.fields.get("result")
+        if result is not None and flow.names(index).find(result) is None:
+            function = flow.functions.get(outline.fields.get("function", ""))
+            flow.homes[index].names.types[result] = Type.ANY if function is None else function.function.returns
+
+
+# ------------------------------------------------------------------------------------------------ dependencies
+
+
+def _lift(draft: Draft, flow: Flow, indices: dict[str, int], report: Report) -> None:
+    """Lift each dependency to where the two ways meet: between siblings, of whom each may run the other end."""
+    flow.waits = [[] for _ in flow.homes]
+    for index, written in enumerate(draft.dependencies):
+        own = len(written) - sum(len(body.ids) for body in _outlined(flow, index))
+        for position, name in enumerate(written[:own]):
+            target = indices.get(name)
+            if target is None:
+                continue
+            waits, awaited = _meeting(flow, index, target)
+            path = draft.dependency_path(index, position)
+            if waits is None or awaited is None:
+                message = f"`{shown(name)}` and this run in different functions, so neither can wait for the other."
+                report.error("OTHER_BODY", path, message)
+            elif waits == awaited:
+                # The other way round it is a ring, which was told.
+                if index == waits != target:
+                    message = f"This runs `{shown(name)}`, so it cannot wait for it."
+                    report.error("CYCLE", path, message)
+            elif awaited not in flow.waits[waits]:
+                flow.waits[waits].append(awaited)
+    if not any(problem.reason == "CYCLE" for problem in report.errors):
+        report_cycles(draft, flow.waits, report)
+
+
+def _outlined(flow: Flow, index: int) -> list[Body]:
+    outline = flow.outlines.get(index)
+    return [] if outline is None else outline.bodies
+
+
+def _meeting(flow: Flow, index: int, target: int) -> tuple[int | None, int | None]:
+    """The two segments of one body that are, or run, these two; None where there is no such body."""
+    if flow.homes[index] is flow.homes[target]:
+        return index, target
+    mine = {id(body): at for at, body in flow.around(index)}
+    return next(((mine[id(body)], at) for at, body in flow.around(target) if id(body) in mine), (None, None))
+
+
+# --------------------------------------------------------------------------------------------------- operands
+
+
+def _read_operands(flow: Flow, report: Report) -> None:
+    for index, outline in flow.outlines.items():
+        operands = Operands(flow.names(index), report)
+        control = operands.control(outline, flow.functions)
+        flow.operands[index] = operands.found
+        if control is not None:
+            flow.controls[index] = control
+
+
+def _check_recursion(flow: Flow, report: Report) -> None:
+    """Report functions that call each other whatever happens: what nothing decides has no end."""
+    names = {name: number for number, name in enumerate(flow.functions)}
+    calls: list[list[int]] = [[] for _ in names]
+    for index, control in flow.controls.items():
+        home = flow.homes[index]
+        if isinstance(control, Call) and home.function:
+            calls[names[home.function]].append(names[control.function])
+    for ring in rings(calls):
+        listed = [shown(list(names)[number]) for number in ring[:_LONGEST_RING]]
+        path = (*flow.functions[list(names)[ring[0]]].path, "body")
+        message = f"These call each other without a condition, so they have no end: {' → '.join([*listed, listed[0]])}."
+        report.error("RECURSION", path, message)
+
+
+def _reach(flow: Flow) -> Edges:
+    count = len(flow.homes)
+    entry = {index: count + number for number, index in enumerate(flow.outlines)}
+    edges = [list(waits) for waits in flow.waits] + [[] for _ in entry]
+    for index, home in enumerate(flow.homes):
+        if home.owner is not None:
+            edges[index].append(entry[home.owner])
+        if index in entry:
+            edges[entry[index]] = list(edges[index])
+    return edges
+
+
+def apart(plan: Plan, flow: Flow, index: int, target: int) -> str:
+    """Why a segment cannot see the output of another, if it is because of the bodies in which they stand."""
+    theirs = flow.homes[target]
+    if any(body is theirs for _, body in flow.around(index)):
+        return ""
+    name = shown(plan.tasks[target].id)
+    if theirs.function:
+        return f"`{name}` runs only inside of function `{shown(theirs.function)}`; refer to a task that calls it."
+    if theirs.owner is not None:
+        owner = shown(plan.tasks[theirs.owner].id)
+        return f"`{name}` runs only inside of `{owner}`; refer to `{owner}`, whose output is what its body gives."
+    return f"`{name}` stands outside of the function that refers to it; pass what it needs as an argument."
+
+
+# --------------------------------------------------------------------------------------------------- assembly
+
+
+def assembled(plan: Plan, flow: Flow) -> Plan:
+    """The plan with every body inside of what runs it. Nothing may be wrong with it."""
+    return msgspec.structs.replace(
+        plan,
+        tasks=_members(plan, flow, flow.file),
+        functions=tuple(
+            msgspec.structs.replace(function.function, body=_members(plan, flow, function.body))
+            for function in flow.functions.values()
+        ),
+    )
+
+
+def _members(plan: Plan, flow: Flow, body: Body) -> tuple[TaskPlan, ...]:
+    """The tasks of a body; the last of its list comes last, for its output is the body's value."""
+    order = {name: position for position, name in enumerate(body.ids)}
+    members = sorted(body.members, key=lambda index: order.get(plan.tasks[index].id, index))
+    return tuple([_member(plan, flow, index) for index in members])
+
+
+def _member(plan: Plan, flow: Flow, index: int) -> TaskPlan:
+    control = flow.controls.get(index)
+    bodies = [_members(plan, flow, body) for body in _outlined(flow, index)]
+    return msgspec.structs.replace(
+        plan.tasks[index],
+        dependencies=tuple([plan.tasks[waits].id for waits in flow.waits[index]]),
+        variables=flow.variables.get(index, ()),
+        control=None if control is None else _filled(control, bodies),
+    )
+
+
+def _filled(control: Control, bodies: list[tuple[TaskPlan, ...]]) -> Control:
+    match control:
+        case Branch():
+            return msgspec.structs.replace(control, then=bodies[0], otherwise=bodies[1])
+        case Call() | Definition():
+            return control
+    fields: dict[str, Any] = {"body": bodies[0]}
+    return msgspec.structs.replace(control, **fields)
