@@ -108,7 +108,8 @@ async def test_an_orchestrator_that_hangs_holds_up_its_own_tasks_only(launch: An
     """Seventy prompts hang, more than there are slots; another job's task starts at once, and their log stays small."""
     orchestrator.open = anyio.Event()
     asks = [{"id": f"a{n}", "description": "call", "parameters": {"prompt": "p"}} for n in range(70)]
-    call = {"id": "look", "description": "look", "parameters": {"task_type": "data_processing", "expression": "1"}}
+    looked = {"task_type": "data_processing", "expression": "[0]", "input": [1]}
+    call = {"id": "look", "description": "look", "parameters": looked}
     made = {"version": "1.0", "title": "Hard", "created_at": "2026-01-01T00:00:00Z"}
     async with launch() as daemon, Client(daemon.target) as client:
         stuck = (await client.submit(json.dumps(made | {"id": "sick", "tasks": asks}).encode())).job.job_id
