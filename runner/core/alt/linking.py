@@ -15,6 +15,7 @@ from runner.core.references import Malformed, Reference, Root, scan
 
 _LONGEST_SUGGESTION = 80
 _NOT_STORED = "Control flow keeps the values that it works with; refer to a secret in the task that needs it."
+_NOT_READ = "Control flow reads no files; let a task read it, and refer to the output of that."
 
 
 def check_references(draft: Draft, edges: Edges, report: Report) -> None:
@@ -24,7 +25,7 @@ def check_references(draft: Draft, edges: Edges, report: Report) -> None:
     characters = 0
     limits = report.limits
     for count, (index, path, found) in enumerate(_references(draft), 1):
-        characters += 0 if isinstance(found, Malformed) else len(found.name) + len(found.path)
+        characters += 0 if isinstance(found, Malformed) else len(found.name) + len(found.path) + len(found.artifact)
         if count > limits.max_references or characters > limits.max_reference_characters:
             raise report.fatal("TOO_MANY_REFERENCES", _too_many(limits), path=(draft.list_name,))
         if isinstance(found, Malformed):
@@ -51,6 +52,8 @@ def _references(draft: Draft) -> Iterator[tuple[int, Callable[[], Path], Referen
             for place, found in scan(value):
                 if isinstance(found, Reference) and found.root is Root.SECRETS:
                     found = Malformed("SECRET_STORED", _NOT_STORED)  # noqa: PLW2901  told like all others
+                elif isinstance(found, Reference) and found.artifact:
+                    found = Malformed("BAD_REFERENCE", _NOT_READ)  # noqa: PLW2901  told like all others
                 yield index, partial(_joined, path, place), found
 
 

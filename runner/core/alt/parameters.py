@@ -157,7 +157,7 @@ def check_parameters(draft: Draft, kinds: Kinds, report: Report) -> None:
     left = report.limits.max_reference_characters
     for index, task in enumerate(draft.plan.tasks):
         check = kinds.checks.get(task.kind, kinds.others)
-        if check is None or not task.kind:
+        if check is None or not task.kind or (draft.flow is not None and index in draft.flow.outlines):
             continue
         parameters: dict[str, Any] = task.parameters
         later: dict[str, Any] = {"input": LATER} if task.input_from and "input" not in parameters else {}

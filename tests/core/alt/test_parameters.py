@@ -322,3 +322,20 @@ def _runs(parameters: dict[str, Any]) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def test_segments_in_bodies_are_checked_and_those_that_run_others_are_not() -> None:
+    loop = {"type": "for_each", "variable": "one", "iterable": "${inputs.all}", "body": ["b"]}
+    running = segment("a", task_type="paint", loop=loop)
+    inside = segment("b", task_type="paint", parameters=[{"name": "layers", "value": 77}])
+    found = told(segments_file(running, inside, version="2.0"))
+    assert [(f.reason, f.path) for f in found] == [
+        ("MISSING_PARAMETER", "segments[1].parameters"),
+        ("OUT_OF_RANGE", "segments[1].parameters[0].value"),
+    ]
+
+
+def test_control_flow_reads_no_files() -> None:
+    loop = {"type": "for_each", "variable": "one", "iterable": "${tasks.f.artifacts.list}", "body": ["b"]}
+    found = told(segments_file(segment("f"), segment("a", "f", loop=loop), segment("b"), version="2.0"))
+    assert [(f.reason, f.path) for f in found] == [("BAD_REFERENCE", "segments[1].loop.iterable")]
