@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from runner.handlers.registry import open_handlers
 from runner.handlers.settings import CodeExecutorSettings, FileOperationSettings, PythonSettings, SystemCommandSettings
 from runner.ports import Answer, Attempt, Outcome, Prompt
 
+EXAMPLES = {path.name: path.read_bytes() for path in (Path(__file__).parents[2] / "examples").glob("*.alt*")}
 ALLOWING: dict[str, Any] = {
     "python": PythonSettings(allow=("json",)),
     "system_command": SystemCommandSettings(allow=("/bin/echo",), allow_env=("LANG",)),
@@ -159,3 +161,10 @@ def test_parameters_that_cannot_be_read_are_told_with_the_handler() -> None:
 def test_a_null_is_left_out_when_it_runs_as_when_it_is_checked() -> None:
     given = {"message": None, "deadline_seconds": None, "default": None}
     assert read(given, ApprovalParameters) == ApprovalParameters()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_handlers_find_nothing_wrong_with_an_example(name: str) -> None:
+    """But for what the settings of a daemon must allow."""
+    warnings = decode(EXAMPLES[name], kinds=await ours(settings_known=False)).warnings
+    assert {warning.reason for warning in warnings} <= {"NOT_ALLOWED"}
