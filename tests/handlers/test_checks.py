@@ -59,6 +59,10 @@ def findings(kinds: Kinds, task_type: str, **parameters: Any) -> list[tuple[str,
 @pytest.mark.parametrize(
     ("task_type", "parameters", "found"),
     [
+        ("http_request", {"url": "${inputs.u}/a", "json": {"a": "${inputs.n}"}, "data": None}, []),
+        ("http_request", {"url": "ftp://a", "json": 1, "form": {}}, [("BAD_VALUE", "url"), ("BAD_VALUE", "")]),
+        ("http_request", {"url": "http://a", "response": "jsn"}, [("UNKNOWN_WORD", "response")]),
+        ("http_request", {"url": "http://a", "header": {}}, [("unknown_parameter", "header")]),
         ("delay", {}, [("MISSING_PARAMETER", "seconds")]),
         ("delay", {"seconds": -1}, [("OUT_OF_RANGE", "seconds")]),
         ("delay", {"duration_seconds": "${inputs.n}"}, []),
