@@ -38,6 +38,19 @@ def test_a_job_that_is_released_waits_again_and_what_ran_is_lost() -> None:
     assert "another will take it" in sentences.told(events.Recorded(4, 0, events.JobReleased("r1", "shutdown")), view)
 
 
+def test_a_job_is_paused_let_go_of_and_goes_on_where_it_is() -> None:
+    begun: list[Event] = [ACCEPTED, STARTED, events.AttemptStarted("a", 1, "x"), events.JobPaused()]
+    view = view_of(*begun)
+    assert (view.state, view.tasks["a"].state) == (JobState.PAUSED, TaskState.RUNNING)
+    assert view_of(*begun, events.JobResumed(held=True)).state is JobState.RUNNING
+    let_go = events.JobReleased("r1", "paused")
+    view = view_of(*begun, events.AttemptSucceeded("a", attempt=1), let_go)
+    assert view.state is JobState.PAUSED
+    assert sentences.told(events.Recorded(6, 0, let_go), view).endswith("it waits to be resumed")
+    assert view_of(*begun, let_go, events.JobResumed(held=False)).state is JobState.QUEUED
+    assert view_of(*begun, events.JobCancelling("x")).state is JobState.PAUSED
+
+
 def test_text_of_an_earlier_attempt_is_void() -> None:
     started: list[Event] = [
         ACCEPTED,
@@ -69,6 +82,7 @@ def test_events_after_a_gap_change_what_they_can() -> None:
     ("event", "sentence"),
     [
         (events.JobCancelling("enough"), "cancelling: enough"),
+        (events.JobPaused(), "paused; nothing new starts (alt-runner resume j)"),
         (events.AttemptProgressed("a", 1, 0.42, 21, 50, "reading"), "a: progress 42 %, 21 of 50: reading"),
         (events.AttemptProgressed("a", 1, message="thinking"), "a: progress thinking"),
         (
