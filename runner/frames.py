@@ -246,7 +246,10 @@ _ENCODERS: Final[dict[type[core.Event], tuple[str, Callable[[Any, Any], None]]]]
     core.TaskCancelled: ("task_cancelled", _filler("task_id", "attempt", "reason")),
     core.TaskSkipped: ("task_skipped", _filler("task_id", "reason")),
     core.TaskReused: ("task_reused", _fill_reused),
-    core.BodyStarted: ("body_started", _filler("task_id", "body", "round", "task_count", "value>value_json")),
+    core.BodyStarted: (
+        "body_started",
+        _filler("task_id", "body", "round", "task_count", "value>value_json", "name", "rounds"),
+    ),
     core.ControlSucceeded: ("control_succeeded", _filler("task_id")),
     core.TaskSignalled: ("task_signalled", _filler("task_id", "approved", "comment", "sender", "data>data_json")),
 }
@@ -329,7 +332,13 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         variables=m.variables_json,
     ),
     "body_started": lambda m: core.BodyStarted(
-        m.task_id, body=m.body, round=m.round, task_count=m.task_count, value=m.value_json
+        m.task_id,
+        body=m.body,
+        round=m.round,
+        task_count=m.task_count,
+        value=m.value_json,
+        name=m.name,
+        rounds=m.rounds,
     ),
     "control_succeeded": lambda m: core.ControlSucceeded(m.task_id),
 }

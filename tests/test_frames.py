@@ -132,7 +132,14 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         variables=st.binary(max_size=20),
     ),
     BodyStarted: st.builds(
-        BodyStarted, texts, body=texts, round=counts, task_count=counts, value=st.binary(max_size=20)
+        BodyStarted,
+        texts,
+        body=texts,
+        round=counts,
+        task_count=counts,
+        value=st.binary(max_size=20),
+        name=texts,
+        rounds=counts,
     ),
     ControlSucceeded: st.builds(ControlSucceeded, texts),
     TaskSignalled: st.builds(

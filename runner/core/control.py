@@ -124,7 +124,15 @@ def next_step(
     except (Refused, AttemptError, BadOperand) as error:
         # What runs goes on to its end, and then the reason will be the same.
         return None if run.open else TaskFailed(task.id, attempt=0, failure=_failure(error))
-    return BodyStarted(task.id, body=body, round=round_, task_count=count, value=_short(run, round_))
+    return BodyStarted(
+        task.id,
+        body=body,
+        round=round_,
+        task_count=count,
+        value=short_value(run, round_),
+        name=name_of(control),
+        rounds=len(run.items or ()),
+    )
 
 
 def _begun(
@@ -313,7 +321,18 @@ def _encoded(item: bytes | int) -> bytes:
     return item if isinstance(item, bytes) else str(item).encode()
 
 
-def _short(run: ControlRun, round_: int) -> bytes:
+def name_of(control: Control) -> str:
+    """Of a loop, the name of its variable; of a call, that of the function."""
+    match control:
+        case Call(function=name):
+            return name
+        case ForEach(variable=name) | ForRange(variable=name) | While(variable=name):
+            return name
+    return ""
+
+
+def short_value(run: ControlRun, round_: int) -> bytes:
+    """The value of a loop's variable as JSON, where it has a list of them and this one is short; else nothing."""
     if run.items is None:
         return b""
     value = _encoded(run.items[round_])

@@ -275,6 +275,10 @@ class BodyStarted(TaskEvent, frozen=True, kw_only=True):
     task_count: int = 0
     #: Of a loop, the value of its variable as JSON, where it is short.
     value: bytes = b""
+    #: Of a loop, the name of its variable; of a call, that of the function.
+    name: str = ""
+    #: Of a loop, the rounds that there are to be, where that is known; else 0.
+    rounds: int = 0
 
 
 class ControlSucceeded(TaskEvent, frozen=True):

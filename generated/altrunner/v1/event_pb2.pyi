@@ -624,6 +624,8 @@ class BodyStarted(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     VALUE_JSON_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The control task."""
     body: _builtins.str
@@ -634,6 +636,10 @@ class BodyStarted(_message.Message):
     """Tasks that came into being, those of the branch that is not taken among them."""
     value_json: _builtins.bytes
     """Of a loop, the value of its variable as JSON, where it is short."""
+    name: _builtins.str
+    """Of a loop, the name of its variable; of a call, that of the function."""
+    rounds: _builtins.int
+    """Of a loop, the rounds that there are to be, where that is known; else 0."""
     def __init__(
         self,
         *,
@@ -642,10 +648,12 @@ class BodyStarted(_message.Message):
         round: _builtins.int = ...,
         task_count: _builtins.int = ...,
         value_json: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "round", b"round", "task_count", b"task_count", "task_id", b"task_id", "value_json", b"value_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "name", b"name", "round", b"round", "rounds", b"rounds", "task_count", b"task_count", "task_id", b"task_id", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
