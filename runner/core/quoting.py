@@ -22,11 +22,10 @@ def unquoted(value: Json) -> Json:
 
 
 def _replaced(value: Json, old: str, new: str) -> Json:
-    match value:
-        case str():
-            return value.replace(old, new)
-        case dict():
-            return {key: _replaced(item, old, new) for key, item in value.items()}
-        case list():
-            return [_replaced(item, old, new) for item in value]
+    if isinstance(value, str):
+        return value.replace(old, new) if old in value else value
+    if isinstance(value, dict):
+        return {key: _replaced(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, old, new) for item in value]
     return value

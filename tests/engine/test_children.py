@@ -22,6 +22,7 @@ from runner.core.events import (
     Event,
     JobCancelled,
     JobFailed,
+    JobReleased,
     JobState,
     JobSucceeded,
     TaskCancelled,
@@ -238,6 +239,21 @@ async def test_a_parent_that_was_cancelled_while_nothing_ran_takes_its_child_wit
         async with stage.engine() as again:
             assert isinstance((await again.end(job_id))[-1].event, JobCancelled)
             assert isinstance((await again.end(child.id))[-1].event, JobCancelled)
+
+
+async def test_a_drain_leaves_the_child_alone_and_the_next_engine_goes_on_with_both() -> None:
+    stage = Stage()
+    stage.set(drain_grace_seconds=5)
+    stage.troupe.scripts["x"] = sleeping(60)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(running(task("x")))
+        await begun(engine, job_id, AttemptProgressed)
+        await engine.runner.drain()
+    async with stage.engine() as again:
+        history = await again.end(job_id)
+    assert isinstance(history[-1].event, JobSucceeded)
+    assert len(await all_jobs(stage)) == 2
+    assert only(history, JobReleased) != []
 
 
 async def test_a_child_is_not_begun_once_its_parent_has_ended() -> None:

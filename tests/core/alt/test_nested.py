@@ -131,3 +131,29 @@ def test_a_secret_may_stand_inside_of_the_child_and_nowhere_else() -> None:
         ("SECRET_STORED", "tasks[0].parameters.inputs.a[0]")
     ]
     assert refused(file(running("${secrets.token}"))) == [("SECRET_STORED", "tasks[0].parameters.descriptor")]
+
+
+@pytest.mark.parametrize("levels", [1, 14])
+def test_what_is_deep_inside_is_told_with_its_place_and_looked_at_once(levels: int) -> None:
+    """A walk over all that is below, at each level, would take minutes for a large one."""
+    descriptor: dict[str, Any] = file(task("x", "nobody", prompt="${inputs.a} ${secrets.b}"))
+    for _ in range(levels):
+        descriptor = file(running(descriptor))
+    assert refused(descriptor) == [
+        ("UNKNOWN_DEPENDENCY", f"{'tasks[0].parameters.descriptor.' * levels}tasks[0].dependencies[0]")
+    ]
+    del descriptor
+    large: dict[str, Any] = file(task("x", task_type="delay", data=["${inputs.a}"] * 3_000))
+    for _ in range(levels):
+        large = file(running(large, inputs={"a": 1}))
+    plan = decode(json.dumps(large).encode()).plan
+    scope = Scope(output=nothing, inputs={}, job_id="j", secret=nothing)
+    assert resolve(plan.tasks[0].parameters, scope) == large["tasks"][0]["parameters"]
+
+
+def test_what_looks_like_a_child_in_other_places_is_none() -> None:
+    child = file(task("x", "nobody"))
+    node = {"id": "n", "type": "action", "piece_type": "delay", "config": {"task_type": "job", "descriptor": child}}
+    workflow = {"id": "w", "version": "1.0", "name": "n", "edges": [], "nodes": [node]}
+    decode(json.dumps(file(running(workflow))).encode())
+    assert refused(file(running({**HEAD, "tsks": [running(child)]})))[-1][0] == "UNKNOWN_DEPENDENCY"
