@@ -32,6 +32,7 @@ from runner.core.filters import JobQuery
 from runner.core.job import Frame, JobSummary
 from runner.engine.again import Retry
 from runner.engine.settings import QueueSettings
+from runner.engine.submission import Submission
 from runner.ports import Attempt, Outcome
 from tests.engine.stage import SECOND, START, Engine, Stage, forever, kinds, only, submission, task, times
 
@@ -108,6 +109,34 @@ async def test_a_task_runs_a_job_and_what_waits_for_it_finds_its_outputs() -> No
     }  # fmt: skip
     assert child.labels == {"alt-runner/parent": job_id, "alt-runner/root": job_id, "alt-runner/depth": "1"}
     assert only(history, AttemptProgressed)[0].message == f"runs job {child.id}"
+
+
+async def test_each_round_of_a_loop_runs_a_job_of_its_own() -> None:
+    stage = Stage()
+    parameters = [
+        {"name": "descriptor", "value": file(task("x", parameters={"task_type": "scripted", "n": "${inputs.n}"}))},
+        {"name": "inputs", "value": {"n": "${variables.n}"}},
+    ]
+    loop = {"type": "for_range", "variable": "n", "start": 0, "end": 3, "body": ["run"]}
+    descriptor = {
+        "id": "s", "version": "2.0", "timestamp": "2026-01-01T00:00:00Z", "command": "c",
+        "segments": [
+            {"id": "loop", "task_type": "loop", "content": "c", "loop": loop},
+            {"id": "run", "task_type": "job", "content": "c", "parameters": parameters},
+        ],
+    }  # fmt: skip
+    told: list[Any] = []
+
+    async def tell(attempt: Attempt) -> Outcome:
+        told.append(attempt.parameters["n"])
+        return Outcome()
+
+    stage.troupe.scripts["x"] = tell
+    async with stage.engine() as engine:
+        accepted = await engine.runner.submit(Submission(descriptor=json.dumps(descriptor).encode()))
+        assert isinstance((await engine.end(accepted.job.id))[-1].event, JobSucceeded)
+    assert told == [0, 1, 2]
+    assert len(await all_jobs(stage)) == 4
 
 
 async def test_the_progress_of_a_child_is_that_of_its_task() -> None:
