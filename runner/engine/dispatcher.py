@@ -181,6 +181,9 @@ class Dispatcher:
             if execution.ended:
                 await children.end_all(job_id)
                 await self._with.job_ended(job_id)
+            elif job.deadline is not None:
+                # Let go of because it is paused: nothing else would look at it in time.
+                self.expect(job.queue, due=job.deadline)
         except Exception as error:  # noqa: BLE001  one job that cannot be driven must not take the others with it
             # Its lease runs out and it is tried again; until then nobody else is hurt.
             self._with.observer.notice("job_dropped", job_id=job_id, error=f"{type(error).__name__}: {error}")

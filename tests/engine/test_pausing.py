@@ -173,6 +173,20 @@ async def test_the_deadline_passes_during_a_pause_too() -> None:
     assert stage.troupe.order == []
 
 
+async def test_the_deadline_of_a_job_that_was_let_go_of_is_kept_to_the_moment() -> None:
+    stage, door = Stage(), Door()
+    stage.troupe.scripts["a"] = door
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"), task("b", "a"), deadline=START + 95 * SECOND)
+        await door.reached.wait()
+        await engine.runner.pause(job_id)
+        await seen(engine, job_id, JobPaused)
+        door.opened.set()
+        history = await engine.end(job_id)
+    assert (history[-1].time - START) / SECOND == pytest.approx(95, abs=0.1)
+    assert kinds(history)[-5:] == ["AttemptSucceeded", "JobReleased", "JobStarted", "TaskCancelled", "JobFailed"]
+
+
 async def test_a_job_whose_last_task_ends_during_a_pause_has_ended() -> None:
     stage, door = Stage(), Door()
     stage.troupe.scripts["a"] = door
