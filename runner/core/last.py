@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
+from runner.core import instances
 from runner.core.events import Artifact, Failure, JobState, TaskState, Usage
 from runner.core.interpreter import JobRun
 from runner.core.job import JobSummary
@@ -16,6 +17,7 @@ from runner.core.record import (
     ArtifactRecord,
     ArtifactType,
     AttemptRecord,
+    DependencyType,
     ExecutionGraph,
     GraphEdge,
     GraphNode,
@@ -73,7 +75,8 @@ def compose(
     ended = run.ended_at
     started = ended if run.started_at is None else run.started_at
     tasks = run.tasks.values()
-    results = {task.plan.id: _task_record(task, execution_id, ended) for task in tasks}
+    flow = instances.told(run)
+    results = {task.plan.id: _task_record(task, execution_id, ended, flow.get(task.plan.id, {})) for task in tasks}
     return LastRecord(
         id=record_id,
         title=plan.title,
@@ -98,7 +101,7 @@ def compose(
         metadata=_metadata(summary, plan, run),
         task_results=results,
         artifacts=tuple(_artifact_record(summary.id, artifact) for task in tasks for artifact in task.artifacts),
-        execution_graph=_graph(plan, results),
+        execution_graph=_graph(run, results),
     )
 
 
@@ -112,7 +115,7 @@ def seal(record: LastRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
 
 
-def _task_record(task: TaskRun, execution_id: str, job_ended: Instant) -> TaskRecord:
+def _task_record(task: TaskRun, execution_id: str, job_ended: Instant, flow: dict[str, Any]) -> TaskRecord:
     ended = job_ended if task.ended_at is None else task.ended_at
     started = ended if task.started_at is None else task.started_at
     return TaskRecord(
@@ -124,7 +127,7 @@ def _task_record(task: TaskRun, execution_id: str, job_ended: Instant) -> TaskRe
         duration_ms=_milliseconds(started, ended),
         output=msgspec.json.decode(task.output) if task.output else None,
         error=_sentence(task.failure) or task.reason or None,
-        metadata=_task_metadata(task),
+        metadata=_task_metadata(task) | flow,
         description=task.plan.description,
         task_type=task.plan.kind,
         attempts=tuple(_attempt_record(attempt) for attempt in task.attempts),
@@ -160,7 +163,7 @@ def _artifact_record(job_id: str, artifact: Artifact) -> ArtifactRecord:
     )
 
 
-def _graph(plan: Plan, results: dict[TaskId, TaskRecord]) -> ExecutionGraph:
+def _graph(run: JobRun, results: dict[TaskId, TaskRecord]) -> ExecutionGraph:
     return ExecutionGraph(
         nodes=tuple(
             GraphNode(
@@ -173,8 +176,18 @@ def _graph(plan: Plan, results: dict[TaskId, TaskRecord]) -> ExecutionGraph:
             )
             for task_id, result in results.items()
         ),
-        edges=tuple(GraphEdge(source, task.id) for task in plan.tasks for source in task.dependencies),
+        edges=tuple(_edges(run, results)),
     )
+
+
+def _edges(run: JobRun, results: dict[TaskId, TaskRecord]) -> Iterator[GraphEdge]:
+    """What each task waited for; the first ones of a body waited for the control task to come to it."""
+    for task in run.tasks.values():
+        name = task.plan.id
+        for source in task.plan.dependencies:
+            yield GraphEdge(source, name)
+        if not task.plan.dependencies and (control := results[name].metadata.get("body_of")):
+            yield GraphEdge(control, name, DependencyType.CONDITIONAL)
 
 
 def _metadata(summary: JobSummary, plan: Plan, run: JobRun) -> dict[str, Any]:

@@ -98,7 +98,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     output: Json = None
     #: `REASON: a sentence`, or why it was cancelled.
     error: str | None = None
-    #: The descriptor's own under `alt_<key>`.
+    #: The descriptor's own under `alt_<key>`; beside them `skipped`, `reused_from`, `output_artifact`, and what
+    #: `core/instances.py` tells of control flow.
     metadata: dict[str, Any] = {}
     description: str = ""
     task_type: str = ""
@@ -178,7 +179,7 @@ class LastRecord(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     #: The descriptor's own under `alt_<key>`; `cancelled` and `error` where they apply; the job's queue and labels.
     metadata: dict[str, Any] = {}
-    #: In the plan's order.
+    #: In the plan's order; then those of bodies, as they came into being, by the ids of instances: `each[3]/fetch`.
     task_results: dict[TaskId, TaskRecord]
     artifacts: tuple[ArtifactRecord, ...] = ()
     execution_graph: ExecutionGraph = ExecutionGraph()

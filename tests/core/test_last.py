@@ -35,6 +35,7 @@ from runner.core.last import compose, seal
 from runner.core.plan import Mode, Plan, Priority, TaskPlan
 from runner.core.record import (
     ArtifactType,
+    DependencyType,
     GraphEdge,
     LastRecord,
     RecordStatus,
@@ -43,6 +44,7 @@ from runner.core.record import (
     parse,
     verify,
 )
+from tests.reports import flows
 
 #: 2026-01-01T00:00:00Z
 START = 1_767_225_600_000_000
@@ -466,3 +468,53 @@ def test_the_runner_service_s_reader_can_read_ours(job: tuple[Plan, JobRun]) -> 
     read = msgspec.json.decode(data, type=OldReader)
     assert set(read.task_results) == set(job[1].tasks)
     assert read.priority == "high"
+
+
+def test_control_tasks_and_instances_say_how_they_belong_together() -> None:
+    record = flows.recorded(flows.triage(), flows.tickets(3))
+    told = {name: result.metadata for name, result in record.task_results.items()}
+    assert told["fetch"] == {}
+    assert told["each_ticket"] == {"control": "for_each", "variable": "ticket", "rounds": 3}
+    of_round = {"body_of": "each_ticket", "body": "round", "round": 2, "value": {"id": "T-2", "severity": 3}}
+    assert told["each_ticket[2]/rate"] == {"control": "function_call", "function": "score"} | of_round
+    assert told["each_ticket[2]/urgent"] == {"control": "condition", "branch": "if"} | of_round
+    assert told["each_ticket[2]/rate/weigh"] == {"body_of": "each_ticket[2]/rate", "body": "call"}
+    assert told["each_ticket[2]/urgent/page"] == {"body_of": "each_ticket[2]/urgent", "body": "if"}
+    assert told["each_ticket[2]/urgent/file"] == {
+        "skipped": True,
+        "body_of": "each_ticket[2]/urgent",
+        "body": "else",
+    }
+    assert told["each_ticket[0]/urgent"]["branch"] == "else"
+    assert (record.success_rate, record.summary) == (1.0, "All 15 tasks completed in 28 ms (3 skipped).")
+
+
+def test_edges_lead_from_a_control_task_to_the_first_ones_of_its_bodies() -> None:
+    record = flows.recorded(flows.triage(), flows.tickets(1))
+    edges = {(edge.source, edge.target): edge.dependency_type for edge in record.execution_graph.edges}
+    required, conditional = DependencyType.REQUIRED, DependencyType.CONDITIONAL
+    assert edges == {
+        ("fetch", "each_ticket"): required,
+        ("each_ticket", "report"): required,
+        ("each_ticket", "each_ticket[0]/rate"): conditional,
+        ("each_ticket[0]/rate", "each_ticket[0]/rate/weigh"): conditional,
+        ("each_ticket[0]/rate", "each_ticket[0]/urgent"): required,
+        ("each_ticket[0]/urgent", "each_ticket[0]/urgent/page"): conditional,
+        ("each_ticket[0]/urgent", "each_ticket[0]/urgent/file"): conditional,
+    }
+    nodes = {node.id for node in record.execution_graph.nodes}
+    assert nodes == set(record.task_results) >= {name for edge in edges for name in edge}
+
+
+def test_a_while_tells_its_rounds_and_what_did_not_begin_tells_none() -> None:
+    told = flows.recorded(flows.counting(2), {}).task_results
+    assert told["until"].metadata == {"control": "while", "variable": "round", "rounds": 2}
+    assert told["until[1]/again"].metadata == {"body_of": "until", "body": "round", "round": 1}
+    none = flows.recorded(flows.triage(), flows.tickets(1), fails=lambda name: name == "fetch").task_results
+    assert none["each_ticket"].metadata == {"control": "for_each", "variable": "ticket", "rounds": 0}
+    assert list(none) == ["fetch", "each_ticket", "report"]
+
+
+def test_a_value_that_is_long_is_not_repeated_in_every_task() -> None:
+    long = {"tickets": [{"id": "x" * 1_000, "severity": 1}]}
+    assert "value" not in flows.recorded(flows.triage(), long).task_results["each_ticket[0]/rate"].metadata
