@@ -399,7 +399,7 @@ class JobRun:
         `settled` is the time of the last `settle`: a deadline that it saw needs no other waking, or whoever waits for
         tasks that take their time to stop would be woken without a pause.
         """
-        if self._due or self._untaken or self._redeemable:
+        if self.state is JobState.RUNNING and (self._due or self._untaken or self._redeemable):
             return settled
         while self._wakeups:
             until, task_id = self._wakeups[0]
@@ -448,7 +448,8 @@ class JobRun:
             event = self._step(task_id, reason, limits)
             if event is None:
                 del self._due[task_id]
-            else:
+            # While the job is paused, no body begins; it stays due.
+            elif self.state is JobState.RUNNING or not isinstance(event, BodyStarted):
                 yield event
 
     def _step(self, task_id: TaskId, reason: str | None, limits: ControlLimits) -> Event | None:

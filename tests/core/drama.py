@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
+import msgspec
 from hypothesis import strategies as st
 
 from runner.core.events import (
@@ -37,6 +38,8 @@ from runner.core.runs import TaskRun
 SECOND: Final = 1_000_000
 START: Final = 1_767_225_600 * SECOND
 MAX_LOST: Final = 3
+#: What a task of this kind does when it succeeds: it sets the variable `count` to one more.
+COUNTS: Final = "counts"
 
 
 def plan_of(*tasks: TaskPlan, **more: Any) -> Plan:
@@ -76,6 +79,7 @@ class Driver:
         self.history: list[Recorded] = []
         self.run = JobRun(plan, deadline=deadline)
         self.token = 0
+        self.max_lost = MAX_LOST
         #: Whether a runner has the job; nobody else may write its events, but for pauses while there is none.
         self.held = False
         #: Chance of each mishap; none after a while, so that every job ends.
@@ -111,7 +115,7 @@ class Driver:
         if self.luck.random() < 0.2:
             self.answer()
         before = self.run.sequence
-        settled = self.run.settle(now=self.now, max_lost=MAX_LOST)
+        settled = self.run.settle(now=self.now, max_lost=self.max_lost)
         assert [entry.sequence for entry in settled] == list(range(before + 1, self.run.sequence + 1))
         # A crash may keep any beginning of what one round recorded.
         kept = settled if self.luck.random() >= self.mishaps else settled[: self.luck.randint(0, len(settled))]
@@ -163,7 +167,7 @@ class Driver:
         """The job retries another, in which some tasks succeeded, and with them all that they depend on."""
         reused: set[str] = set()
         for plan in sorted(self.plan.tasks, key=lambda plan: int(plan.id[1:])):
-            if reused.issuperset(plan.dependencies) and self.luck.random() < 0.5:
+            if plan.control is None and reused.issuperset(plan.dependencies) and self.luck.random() < 0.5:
                 self.commit(TaskReused(plan.id, output=b"1", job_id="earlier"))
                 reused.add(plan.id)
 
@@ -183,16 +187,15 @@ class Driver:
 
     def outcome(self, running: TaskRun) -> Event:
         name, number = running.plan.id, len(running.attempts)
+        succeeded = AttemptSucceeded(name, attempt=number, output=b'{"a":1}', variables=self.variables(running))
         failure = Failure("HTTP_STATUS", "500")
         if self.run.expired(self.now):
             late = Failure(DEADLINE_EXCEEDED, "late")
-            return self.luck.choice(
-                (TaskTimedOut(name, attempt=number, failure=late), AttemptSucceeded(name, attempt=number))
-            )
+            return self.luck.choice((TaskTimedOut(name, attempt=number, failure=late), succeeded))
         if self.luck.random() >= self.sickness:
             return self.luck.choice(
                 (
-                    AttemptSucceeded(name, attempt=number, output=b'{"a":1}'),
+                    succeeded,
                     AttemptProgressed(name, number, fraction=self.luck.uniform(-0.5, 1.5)),
                     AttemptProgressed(name, number, completed=self.luck.randint(0, 5), total=self.luck.randint(0, 5)),
                     AttemptOutput(name, number, running.attempts[-1].streamed, "şeker"),
@@ -207,6 +210,12 @@ class Driver:
         if self.luck.random() < 0.5:
             return TaskTimedOut(name, attempt=number, failure=Failure("TIMED_OUT", "slow"))
         return TaskFailed(name, attempt=number, failure=failure)
+
+    def variables(self, running: TaskRun) -> bytes:
+        """What a task sets when it succeeds."""
+        if running.plan.kind != COUNTS:
+            return b""
+        return msgspec.json.encode({"count": self.run.bodies.variables(running.plan.id).read("count") + 1})
 
     def mishap(self) -> bool:
         """Perhaps lose the job: given back in order, or without a word."""
@@ -233,18 +242,23 @@ class Driver:
         self.progress.append(self.run.progress)
 
 
-dramas = st.builds(
-    lambda plan, seed, within, steady: Driver(
-        plan,
-        random.Random(seed),  # noqa: S311  no secret
-        deadline=None if within is None else START + within * SECOND,
-        steady_clock=steady,
-    ),
-    plans(),
-    st.integers(0, 2**32),
-    st.none() | st.integers(1, 120),
-    st.booleans(),
-)
+def played(plans: st.SearchStrategy[Plan]) -> st.SearchStrategy[Driver]:
+    """Such plans, each with a runner's luck."""
+    return st.builds(
+        lambda plan, seed, within, steady: Driver(
+            plan,
+            random.Random(seed),  # noqa: S311  no secret
+            deadline=None if within is None else START + within * SECOND,
+            steady_clock=steady,
+        ),
+        plans,
+        st.integers(0, 2**32),
+        st.none() | st.integers(1, 120),
+        st.booleans(),
+    )
+
+
+dramas = played(plans())
 
 
 def view(run: JobRun) -> tuple[Any, ...]:
