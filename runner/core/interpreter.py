@@ -251,6 +251,7 @@ class JobRun:
         task.output, task.output_artifact_id = event.output, event.output_artifact_id
         task.artifacts = event.artifacts
         task.failure = None
+        task.variables = event.variables
         if event.variables:
             self.bodies.assign(task.plan.id, event.variables)
         self._release_dependents(task)

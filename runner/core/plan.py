@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ Instant = int
 
 JobId = str
 TaskId = str
+_ROUND = re.compile(r"[0-9]+\]", re.ASCII)
 #: Number of an event within its job: 1, 2, 3, …
 Sequence = int
 
@@ -248,6 +251,28 @@ def every_task(plan: Plan) -> Iterator[TaskPlan]:
         for task in waiting.pop():
             yield task
             waiting += bodies(task.control)
+
+
+def planned(plan: Plan, task_id: TaskId) -> TaskPlan | None:
+    """The task of a plan that an instance is, or would be: that of `loop1[3]/fetch` is `fetch` in `loop1`'s body."""
+    if not plan.has_variables:
+        # Only files with variables have bodies, and ids without slashes.
+        return next((task for task in plan.tasks if task.id == task_id), None)
+    functions = {function.name: function.body for function in plan.functions}
+    *outer, last = task_id.split("/")
+    inside = plan.tasks
+    for step in outer:
+        name, bracket, round_ = step.partition("[")
+        task = next((task for task in inside if task.id == name), None)
+        looping = task is not None and isinstance(task.control, Loop)
+        if task is None or looping != bool(bracket) or (looping and not _ROUND.fullmatch(round_)):
+            return None
+        match task.control:
+            case Call(function=called):
+                inside = functions[called]
+            case control:
+                inside = tuple(chain(*bodies(control)))
+    return next((task for task in inside if task.id == last), None)
 
 
 def operands(control: Control | None) -> list[Any]:

@@ -45,6 +45,8 @@ class TaskRun(msgspec.Struct):
     output: bytes = b""
     output_artifact_id: str = ""
     artifacts: tuple[Artifact, ...] = ()
+    #: What it set, as a JSON object, or empty.
+    variables: bytes = b""
     #: What went wrong last.
     failure: Failure | None = None
     #: Why it was cancelled or skipped.

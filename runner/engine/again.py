@@ -90,13 +90,15 @@ def prepare_retry(
 
 def _reused(run: JobRun, job_id: JobId) -> Iterator[TaskReused]:
     for task in run.tasks.values():
-        if task.state is TaskState.SUCCEEDED:
+        # Control tasks come to the same again from what their bodies' tasks gave.
+        if task.state is TaskState.SUCCEEDED and task.plan.control is None:
             yield TaskReused(
                 task.plan.id,
                 output=task.output,
                 output_artifact_id=task.output_artifact_id,
                 artifacts=task.artifacts,
                 job_id=task.reused_from or job_id,
+                variables=task.variables,
             )
 
 

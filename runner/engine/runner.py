@@ -310,9 +310,11 @@ class Runner:
 
         Raises JobNotFound.
         """
-        plan = msgspec.msgpack.decode((await self._with.ledger.body(job_id)).plan, type=Plan)
+        body = await self._with.ledger.body(job_id)
+        plan = msgspec.msgpack.decode(body.plan, type=Plan)
+        inputs = msgspec.json.decode(body.inputs) if body.inputs else {}
         summary = await self._with.ledger.job(job_id)
-        run = JobRun(plan, deadline=summary.deadline)
+        run = JobRun(plan, deadline=summary.deadline, job_id=job_id, inputs=inputs)
         while run.sequence < summary.last_sequence:
             for frame in await self._with.ledger.frames(job_id, after=run.sequence, max_bytes=4 * 1024 * 1024):
                 run.replay(entry for entry in frames.decode([frame]) if entry.sequence <= summary.last_sequence)

@@ -8,7 +8,7 @@ import msgspec
 
 from runner.core.findings import Finding
 from runner.core.job import Signal
-from runner.core.plan import Plan
+from runner.core.plan import Plan, every_task, planned
 
 #: The kind of tasks that wait for an answer.
 APPROVAL: Final = "approval"
@@ -21,13 +21,14 @@ MAX_DATA: Final = 64 * 1024
 def signal_problems(signal: Signal, plan: Plan) -> list[Finding]:
     """Everything that is wrong with an answer to a task of this plan."""
     problems = []
-    kinds = {task.id: task.kind for task in plan.tasks}
-    if signal.task_id not in kinds:
-        waiting = ", ".join(f"`{task}`" for task, kind in kinds.items() if kind == APPROVAL)[:500] or "none"
+    task = planned(plan, signal.task_id)
+    if task is None:
+        asking = (task.id for task in every_task(plan) if task.kind == APPROVAL)
+        waiting = ", ".join(f"`{task_id}`" for task_id in asking)[:500] or "none"
         message = f"the job has no such task; waiting for approval, now or later: {waiting}"
         problems.append(Finding("UNKNOWN_TASK", "task_id", message))
-    elif kinds[signal.task_id] != APPROVAL:
-        message = f"a task of kind `{kinds[signal.task_id]}` asks for no approval"
+    elif task.kind != APPROVAL:
+        message = f"a task of kind `{task.kind}` asks for no approval"
         problems.append(Finding("NOT_AN_APPROVAL", "task_id", message))
     for name, value, limit in (("comment", signal.comment, MAX_COMMENT), ("sender", signal.sender, MAX_SENDER)):
         if len(value) > limit:
