@@ -322,6 +322,20 @@ def find(value: Json) -> Iterator[Reference]:
             yield found
 
 
+def has_opening(value: Json) -> bool:
+    """True if `${` stands in a text of the value, be it a reference or malformed. Compiles no path, so it is cheap."""
+    if isinstance(value, str):
+        return "${" in value and any(opening[0] == "${" for opening in _OPENING.finditer(value))
+    if isinstance(value, dict):
+        return any(map(has_opening, value.values()))
+    return isinstance(value, list) and any(map(has_opening, value))
+
+
+def may_be_reference(value: Json) -> bool:
+    """True if the value is a text that is one reference and nothing else, or one that is malformed. Cheap, too."""
+    return isinstance(value, str) and value.startswith("${") and _closing(value, 2) == len(value) - 1
+
+
 def is_reference(value: Json) -> bool:
     """True if the value is a text that is one reference and nothing else: its type is known when it runs."""
     if not isinstance(value, str) or not value.startswith("${"):

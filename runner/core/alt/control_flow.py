@@ -15,7 +15,7 @@ from runner.core.alt.fields import (
     Word,
     as_it_is,
     boolean,
-    filled_text,
+    identifier,
     mapping,
     text,
     texts,
@@ -23,7 +23,7 @@ from runner.core.alt.fields import (
 from runner.core.alt.outline import Body, FunctionOutline, Outline
 from runner.core.alt.report import kind_of, shown
 from runner.core.plan import Function, Operator, Parameter, Type, Variable
-from runner.core.references import scan
+from runner.core.references import has_opening
 from runner.core.variables import fits
 
 #: Rounds at a time of a loop that says `parallel: true` and no number.
@@ -39,8 +39,8 @@ _IN_PATHS: Final = re.compile(r"[/\[\]]")
 
 def name(value: Any, spot: Spot, key: str) -> str | None:
     """The name of a variable or a function."""
-    read = filled_text(value, spot, key)
-    if read is None or (_NAME.fullmatch(read) and len(read) <= spot.report.limits.max_id):
+    read = identifier(value, spot, key)
+    if read is None or _NAME.fullmatch(read):
         return read
     message = f"`{shown(read)}` is no name: a letter or `_`, then letters, digits and `_`."
     spot.wrong("BAD_NAME", key, message)
@@ -195,9 +195,10 @@ def function(raw: Any, spot: Spot) -> FunctionOutline | None:
     parameters = _listed(listed, FUNCTION_PARAMETER, spot, "parameters", "default_value")
     body = _body(known, "body", spot, owner=None, function=known["name"])
     known["body"] = ()
-    return FunctionOutline(
-        Function(parameters=tuple(Parameter(**fields) for fields in parameters), **known), body, spot.path
-    )
+    made = Function(parameters=tuple(Parameter(**fields) for fields in parameters), **known)
+    by_name = {parameter.name: parameter for parameter in made.parameters}
+    required = tuple(name for name, told in by_name.items() if told.required and told.default is None)
+    return FunctionOutline(made, body, spot.path, by_name, required)
 
 
 def variables(listed: Any, spot: Spot, key: str) -> tuple[Variable, ...]:
@@ -231,7 +232,7 @@ def _listed(listed: Any, table: Table, spot: Spot, key: str, valued: str) -> Ite
 
 
 def _check_value(value: Any, type_: Type, spot: Spot, key: str) -> None:
-    if next(scan(value), None) is not None:
+    if has_opening(value):
         message = "No reference can stand here: it is looked at before anything runs, and without the job's inputs."
         spot.wrong("BAD_VALUE", key, message)
     elif value is not None and not fits(value, type_):

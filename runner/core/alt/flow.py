@@ -25,6 +25,7 @@ def check_flow(draft: Draft, flow: Flow, report: Report) -> Edges:
     place for each one that runs others: what stands before its bodies.
     """
     indices = {task.id: index for index, task in reversed(list(enumerate(draft.plan.tasks)))}
+    _check_size(flow, report)
     _settle_homes(draft, flow, indices, report)
     _settle_names(flow, report)
     _lift(draft, flow, indices, report)
@@ -34,6 +35,14 @@ def check_flow(draft: Draft, flow: Flow, report: Report) -> Edges:
 
 
 # ----------------------------------------------------------------------------------------------------- bodies
+
+
+def _check_size(flow: Flow, report: Report) -> None:
+    """Bodies of segments count among their dependencies; those of functions are counted here."""
+    count, limit = sum(len(each.body.ids) for each in flow.functions.values()), report.limits.max_dependencies
+    if count > limit:
+        message = f"{count} ids in functions are more than setting `descriptor.max_dependencies` allows ({limit})."
+        raise report.fatal("TOO_MANY_DEPENDENCIES", message, path=("functions",))
 
 
 def _bodies(flow: Flow) -> Iterable[Body]:
@@ -85,6 +94,7 @@ def _settle_names(flow: Flow, report: Report) -> None:
         function.body.depth = 1
         waiting.append(function.body)
     deepest = report.depth
+    flow.file.depth = 0
     while waiting:
         body = waiting.pop()
         if body.depth > deepest:
@@ -104,12 +114,11 @@ def _settle_names(flow: Flow, report: Report) -> None:
 
 
 def _declare_results(flow: Flow) -> None:
-    """A call's result variable that nobody declares begins in the body of the call."""
+    """A call's result variable that nobody declares begins in the body of the call, and takes whatever comes."""
     for index, outline in flow.outlines.items():
         result = outline.fields.get("result")
-        if result is not None and flow.names(index).find(result) is None:
-            function = flow.functions.get(outline.fields.get("function", ""))
-            flow.homes[index].names.types[result] = Type.ANY if function is None else function.function.returns
+        if result is not None and result not in flow.names(index):
+            flow.homes[index].names.types[result] = Type.ANY
 
 
 # ------------------------------------------------------------------------------------------------ dependencies
@@ -117,27 +126,40 @@ def _declare_results(flow: Flow) -> None:
 
 def _lift(draft: Draft, flow: Flow, indices: dict[str, int], report: Report) -> None:
     """Lift each dependency to where the two ways meet: between siblings, of whom each may run the other end."""
-    flow.waits = [[] for _ in flow.homes]
+    # As keys, each once: thousands may wait for thousands.
+    found: list[dict[int, None]] = [{} for _ in flow.homes]
     for index, written in enumerate(draft.dependencies):
         own = len(written) - sum(len(body.ids) for body in _outlined(flow, index))
         for position, name in enumerate(written[:own]):
             target = indices.get(name)
             if target is None:
                 continue
-            waits, awaited = _meeting(flow, index, target)
-            path = draft.dependency_path(index, position)
-            if waits is None or awaited is None:
-                message = f"`{shown(name)}` and this run in different functions, so neither can wait for the other."
-                report.error("OTHER_BODY", path, message)
-            elif waits == awaited:
-                # The other way round it is a ring, which was told.
-                if index == waits != target:
-                    message = f"This runs `{shown(name)}`, so it cannot wait for it."
-                    report.error("CYCLE", path, message)
-            elif awaited not in flow.waits[waits]:
-                flow.waits[waits].append(awaited)
+            meeting = _meeting(flow, index, target)
+            if meeting is not None and meeting[0] != meeting[1]:
+                found[meeting[0]][meeting[1]] = None
+            elif problem := _apart(draft, flow, index, target, meeting):
+                report.error(problem[0], draft.dependency_path(index, position), problem[1])
+    flow.waits = [list(waits) for waits in found]
     if not any(problem.reason == "CYCLE" for problem in report.errors):
         report_cycles(draft, flow.waits, report)
+
+
+def _apart(
+    draft: Draft, flow: Flow, index: int, target: int, meeting: tuple[int, int] | None
+) -> tuple[str, str] | None:
+    """Why a segment cannot wait for another: a reason and a sentence; None where a ring told it."""
+    name = shown(draft.plan.tasks[target].id)
+    if meeting is None:
+        if flow.homes[index].depth < 0 or flow.homes[target].depth < 0:
+            return None
+        return "OTHER_BODY", f"`{name}` and this run in different functions, so neither can wait for the other."
+    both = meeting[0]
+    if target == both:
+        return None
+    if index == both:
+        return "CYCLE", f"This runs `{name}`, so it cannot wait for it."
+    owner = shown(draft.plan.tasks[both].id)
+    return "OTHER_BODY", f"`{name}` and this are in different branches of `{owner}`, of which it takes one."
 
 
 def _outlined(flow: Flow, index: int) -> list[Body]:
@@ -145,21 +167,34 @@ def _outlined(flow: Flow, index: int) -> list[Body]:
     return [] if outline is None else outline.bodies
 
 
-def _meeting(flow: Flow, index: int, target: int) -> tuple[int | None, int | None]:
+def _meeting(flow: Flow, index: int, target: int) -> tuple[int, int] | None:
     """The two segments of one body that are, or run, these two; None where there is no such body."""
-    if flow.homes[index] is flow.homes[target]:
-        return index, target
-    mine = {id(body): at for at, body in flow.around(index)}
-    return next(((mine[id(body)], at) for at, body in flow.around(target) if id(body) in mine), (None, None))
+    homes = flow.homes
+    one, other = homes[index], homes[target]
+    if one.depth < 0 or other.depth < 0:
+        return None
+    while one is not other:
+        owner = one.owner if one.depth >= other.depth else other.owner
+        if owner is None:
+            return None
+        if one.depth >= other.depth:
+            index, one = owner, homes[owner]
+        else:
+            target, other = owner, homes[owner]
+    return index, target
 
 
 # --------------------------------------------------------------------------------------------------- operands
 
 
 def _read_operands(flow: Flow, report: Report) -> None:
+    characters = 0
     for index, outline in flow.outlines.items():
-        operands = Operands(flow.names(index), report)
+        if flow.homes[index].depth < 0:
+            continue
+        operands = Operands(flow.names(index), report, characters=characters)
         control = operands.control(outline, flow.functions)
+        characters = operands.characters
         flow.operands[index] = operands.found
         if control is not None:
             flow.controls[index] = control
@@ -173,9 +208,10 @@ def _check_recursion(flow: Flow, report: Report) -> None:
         home = flow.homes[index]
         if isinstance(control, Call) and home.function:
             calls[names[home.function]].append(names[control.function])
+    functions = list(flow.functions.values())
     for ring in rings(calls):
-        listed = [shown(list(names)[number]) for number in ring[:_LONGEST_RING]]
-        path = (*flow.functions[list(names)[ring[0]]].path, "body")
+        listed = [shown(functions[number].function.name) for number in ring[:_LONGEST_RING]]
+        path = (*functions[ring[0]].path, "body")
         message = f"These call each other without a condition, so they have no end: {' → '.join([*listed, listed[0]])}."
         report.error("RECURSION", path, message)
 

@@ -39,3 +39,11 @@ class DescriptorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_title: int = 1_000
     #: Errors told in one answer; as many warnings.
     max_findings: int = 100
+
+
+def too_many_references(limits: DescriptorLimits) -> str:
+    """A sentence."""
+    return (
+        f"There are more references than settings `descriptor.max_references` ({limits.max_references}) and"
+        f" `descriptor.max_reference_characters` ({limits.max_reference_characters}) allow."
+    )

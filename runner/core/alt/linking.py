@@ -9,7 +9,7 @@ from functools import partial
 from runner.core.alt.dialect import Draft
 from runner.core.alt.flow import apart
 from runner.core.alt.graph import Edges
-from runner.core.alt.limits import DescriptorLimits
+from runner.core.alt.limits import too_many_references
 from runner.core.alt.report import Path, Report, shown
 from runner.core.references import Malformed, Reference, Root, scan
 
@@ -27,7 +27,7 @@ def check_references(draft: Draft, edges: Edges, report: Report) -> None:
     for count, (index, path, found) in enumerate(_references(draft), 1):
         characters += 0 if isinstance(found, Malformed) else len(found.name) + len(found.path) + len(found.artifact)
         if count > limits.max_references or characters > limits.max_reference_characters:
-            raise report.fatal("TOO_MANY_REFERENCES", _too_many(limits), path=(draft.list_name,))
+            raise report.fatal("TOO_MANY_REFERENCES", too_many_references(limits), path=(draft.list_name,))
         if isinstance(found, Malformed):
             report.error(found.reason, path(), found.message, like=(found.word, found.meant) if found.word else None)
         elif found.root is Root.TASKS:
@@ -67,16 +67,9 @@ def _check_variable(draft: Draft, index: int, name: str, path: Callable[[], Path
         report.error("UNKNOWN_VARIABLE", path(), message)
         return
     names = draft.flow.names(index)
-    if names.find(name) is None:
+    if names.find(name) is None and draft.flow.homes[index].depth >= 0:
         message = f"There is no variable `{shown(name)}` here."
-        report.error("UNKNOWN_VARIABLE", path(), message, like=(name, names.all()))
-
-
-def _too_many(limits: DescriptorLimits) -> str:
-    return (
-        f"There are more references than settings `descriptor.max_references` ({limits.max_references}) and"
-        f" `descriptor.max_reference_characters` ({limits.max_reference_characters}) allow."
-    )
+        report.error("UNKNOWN_VARIABLE", path(), message, like=(name, names))
 
 
 def _check_ancestors(draft: Draft, edges: Edges, distant: list[tuple[int, Path, int]], report: Report) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from runner.core.alt.control_flow import CONDITION
 from runner.core.alt.fields import Spot
+from runner.core.alt.limits import too_many_references
 from runner.core.alt.outline import FunctionOutline, Names, Outline
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import (
@@ -22,7 +23,7 @@ from runner.core.plan import (
     Value,
     While,
 )
-from runner.core.references import Malformed, Reference, Root, is_reference, parse
+from runner.core.references import Malformed, Reference, Root, is_reference, may_be_reference, parse
 from runner.core.variables import PYTHON_TYPES, fits
 
 _LOGICAL: Final = frozenset({Operator.AND, Operator.OR})
@@ -34,11 +35,13 @@ _CONTAINERS: Final = frozenset({Type.STRING, Type.ARRAY, Type.OBJECT})
 class Operands:
     """Reads the operands of one segment."""
 
-    def __init__(self, names: Names, report: Report) -> None:
+    def __init__(self, names: Names, report: Report, *, characters: int = 0) -> None:
         self._names = names
         self._report = report
         #: Every value in which references may stand, and where.
         self.found: list[tuple[Any, Path]] = []
+        #: Of what may hold a path of JMESPath: in what was read before, and since.
+        self.characters = characters
 
     def control(self, outline: Outline, functions: Mapping[str, FunctionOutline]) -> Control | None:
         """What the segment runs, its bodies left empty; None after it was reported why that is not known."""
@@ -150,6 +153,9 @@ class Operands:
         if "${" in text:
             return self._noted(text, path)
         written = f"${{variables.{text}}}"
+        if text in self._names:
+            return Value(written)
+        self._spend(text)
         (piece, *rest) = parse(written)
         if rest or isinstance(piece, Malformed | str):
             message = f"`{shown(text)}` is neither the name of a variable nor a part of one."
@@ -157,7 +163,7 @@ class Operands:
             return None
         if self._names.find(piece.name) is None:
             message = f"There is no variable `{shown(piece.name)}` here."
-            self._report.error("UNKNOWN_VARIABLE", path, message, like=(piece.name, self._names.all()))
+            self._report.error("UNKNOWN_VARIABLE", path, message, like=(piece.name, self._names))
             return None
         return Value(written)
 
@@ -177,7 +183,16 @@ class Operands:
 
     def _noted(self, value: Any, path: Path) -> Value:
         self.found.append((value, path))
+        if isinstance(value, str) and "${" in value:
+            self._spend(value)
         return Value(value)
+
+    def _spend(self, text: str) -> None:
+        """Compiling what it may hold takes some microseconds a character, so there is an end."""
+        self.characters += len(text)
+        limits = self._report.limits
+        if self.characters > limits.max_reference_characters:
+            raise self._report.fatal("TOO_MANY_REFERENCES", too_many_references(limits), path=("segments",))
 
     def _each(self, outline: Outline, spot: Spot) -> ForEach | None:
         items = self._operand(outline.fields.get("iterable"), (*spot.path, "iterable"), Type.ARRAY)
@@ -232,13 +247,11 @@ class Operands:
             if parameter is None:
                 message = f"Function `{shown(name)}` has no parameter `{shown(key)}`."
                 spot.wrong("UNKNOWN_ARGUMENT", key, message, like=(key, parameters), at_key=True)
-            elif value is not None and not _may_be_reference(value) and not fits(value, parameter.type):
+            elif value is not None and not may_be_reference(value) and not fits(value, parameter.type):
                 spot.wrong("BAD_VALUE", key, f"`{shown(key)}` must be of type {parameter.type}, not {kind_of(value)}.")
-        for parameter in parameters.values():
-            if parameter.required and parameter.default is None and arguments.get(parameter.name) is None:
-                message = f"Function `{shown(name)}` needs the argument `{shown(parameter.name)}`."
+        for parameter_name in called.required:
+            if arguments.get(parameter_name) is None:
+                message = f"Function `{shown(name)}` needs the argument `{shown(parameter_name)}`."
                 call.wrong("MISSING_ARGUMENT", "arguments", message)
-
-
-def _may_be_reference(value: Any) -> bool:
-    return isinstance(value, str) and is_reference(value)
+                if self._report.full:
+                    break  # thousands of calls may each miss thousands

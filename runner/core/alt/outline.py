@@ -26,10 +26,22 @@ class Names(msgspec.Struct):
             scope = scope.outer
         return None
 
-    def all(self) -> dict[str, None]:
-        """Every name that can be seen."""
-        outer = {} if self.outer is None else self.outer.all()
-        return {**dict.fromkeys(self.types), **outer}
+    def __len__(self) -> int:
+        return sum(len(scope.types) for scope in self._scopes())
+
+    def __iter__(self) -> Iterator[str]:
+        """Every name, the innermost first; one that hides another comes twice."""
+        for scope in self._scopes():
+            yield from scope.types
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in scope.types for scope in self._scopes())
+
+    def _scopes(self) -> Iterator[Names]:
+        scope: Names | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
 
 
 class Body(msgspec.Struct, eq=False):
@@ -45,8 +57,8 @@ class Body(msgspec.Struct, eq=False):
     #: Its segments, as indices.
     members: list[int] = []
     names: Names = msgspec.field(default_factory=Names)
-    #: Bodies around it.
-    depth: int = 0
+    #: Bodies around it; -1 where it is inside of itself, which was told as a ring.
+    depth: int = -1
 
 
 class Outline(msgspec.Struct, eq=False):
@@ -69,10 +81,10 @@ class FunctionOutline(msgspec.Struct, eq=False):
     function: Function
     body: Body
     path: Path
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        return {parameter.name: parameter for parameter in self.function.parameters}
+    #: Those of the function, by their names.
+    parameters: dict[str, Parameter]
+    #: The names of those that every call must give.
+    required: tuple[str, ...]
 
 
 class Flow(msgspec.Struct, eq=False):
@@ -97,7 +109,8 @@ class Flow(msgspec.Struct, eq=False):
 
     def names(self, index: int) -> Names:
         """The variables that a segment sees."""
-        return self.own.get(index) or self.homes[index].names
+        own = self.own.get(index)
+        return self.homes[index].names if own is None else own
 
     def around(self, index: int) -> Iterator[tuple[int, Body]]:
         """A segment and those that run it, from the inside to the outside, each with the body in which it stands."""

@@ -39,13 +39,11 @@ from runner.core.alt.fields import (
 from runner.core.alt.outline import Body, Flow, FunctionOutline, Names, Outline
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, TaskPlan
-from runner.core.references import is_reference
+from runner.core.references import may_be_reference
 
 LIST = "segments"
 SUPPORTED = "1.0 and 2.0"
 VERSION = re.compile(r"[12]\.0")
-#: With control flow.
-SECOND = "2.0"
 
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -116,7 +114,8 @@ PARAMETER = Table(
 
 def read(raw: dict[str, Any], report: Report) -> Draft | None:
     """The plan as it is written; None if there is no list of segments to read."""
-    second = raw.get("version") == SECOND
+    # A version 2 that is not supported, or no text, was meant as this one: what else is wrong is told by its rules.
+    second = str(raw.get("version")).partition(".")[0] == "2"
     spot = Spot((), report)
     known, unknown = (FILE_2 if second else FILE).read(raw, spot)
     check_version(known.get("version"), VERSION, LIST, SUPPORTED, report)
@@ -135,8 +134,12 @@ def read(raw: dict[str, Any], report: Report) -> Draft | None:
     defaults = {"alt_id": "", "version": "", "title": "", "created_at": 0}
     plan = Plan(dialect=LIST, tasks=tasks, has_variables=second, **{**defaults, **known})
 
+    positions: dict[int, dict[str, int]] = {}
+
     def locate_parameter(index: int, path: Path) -> Path:
-        position = _position(listed[index].get("parameters"), path[0])
+        if index not in positions:
+            positions[index] = _positions(listed[index].get("parameters"))
+        position = positions[index].get(str(path[0]))
         if position is None:
             return (LIST, index, "content")
         return (LIST, index, "parameters", position, "value", *path[1:])
@@ -177,21 +180,23 @@ def _bodies_located(flow: Flow, dependencies: list[tuple[str, ...]]) -> Callable
     def locate(index: int, position: int) -> Path:
         outline = flow.outlines.get(index)
         bodies = [] if outline is None else outline.bodies
-        written = len(dependencies[index]) - sum(len(body.ids) for body in bodies)
-        if position < written:
-            return (LIST, index, "dependencies", position)
-        places = [(*body.path, place) for body in bodies for place in range(len(body.ids))]
-        return places[position - written]
+        place = position - len(dependencies[index]) + sum(len(body.ids) for body in bodies)
+        for body in bodies if place >= 0 else ():
+            if place < len(body.ids):
+                return (*body.path, place)
+            place -= len(body.ids)
+        return (LIST, index, "dependencies", position)
 
     return locate
 
 
-def _position(parameters: Any, name: str | int) -> int | None:
-    """The index of the parameter that has this name and a value."""
+def _positions(parameters: Any) -> dict[str, int]:
+    """By its name, the index of each parameter that has a value; of the first, where a name is there twice."""
+    found: dict[str, int] = {}
     for position, raw in enumerate(parameters if isinstance(parameters, list) else ()):
-        if isinstance(raw, dict) and raw.get("name") == name and raw.get("value") is not None:
-            return position
-    return None
+        if isinstance(raw, dict) and isinstance(raw.get("name"), str) and raw.get("value") is not None:
+            found.setdefault(raw["name"], position)
+    return found
 
 
 def _check_chaos(raw: dict[str, Any], known: dict[str, Any], report: Report) -> None:
@@ -240,7 +245,7 @@ def _controlled(raw: dict[str, Any], known: dict[str, Any], index: int, spot: Sp
     if outline is not None:
         flow.outlines[index] = outline
         known["kind"] = outline.kind
-    elif "kind" not in known and raw.get("task_type") is None:
+    elif "kind" not in known and all(raw.get(place) is None for place in ("task_type", *control_flow.PLACES)):
         spot.wrong("MISSING_FIELD", "task_type", "`task_type` is required where a segment runs no others.")
     return outline
 
@@ -277,6 +282,6 @@ def _check_value(parameter: dict[str, Any], segment: str, spot: Spot) -> None:
             spot.wrong("MISSING_VALUE", "value", f"The {name} is required and has no value.")
         return
     # What a reference becomes is known when it runs; booleans are numbers to Python only.
-    if told is None or is_reference(value) or (type(value) in TYPES[told]):
+    if told is None or may_be_reference(value) or (type(value) in TYPES[told]):
         return
     spot.wrong("BAD_VALUE", "value", f"The {name} must be of type {told}, not {kind_of(value)}.")
