@@ -27,7 +27,7 @@ class HttpRequestSettings(Struct, frozen=True, kw_only=True):
     #: Whether jobs may reach loopback and private addresses. The address that a connection is really made to is
     #: judged, after name resolution and every redirect. Link-local addresses, at which clouds give out credentials,
     #: are never reached unless `allow_addresses` names them.
-    allow_private: bool = True
+    allow_private: bool = False
     #: Addresses and networks that jobs may reach, whatever they are: `10.1.0.0/16`, `127.0.0.1`, `fd00::/8`.
     allow_addresses: tuple[str, ...] = ()
 

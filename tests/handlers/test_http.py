@@ -21,7 +21,7 @@ from tests.orchestrators.hostile import JSON_HEAD, raw_server, says, silence, tr
 
 
 async def request(parameters: dict[str, Any], *, within: float = 5.0, **settings: Any) -> Outcome:
-    configured = HttpRequestSettings(**settings)
+    configured = HttpRequestSettings(**{"allow_private": True} | settings)
     attempt = FakeAttempt(parameters, timeout=within, traceparent="00-1-2-01")
     async with http_session(configured) as session:
         return await HttpRequest(session, configured).run(attempt)

@@ -40,7 +40,7 @@ class Turning(AbstractResolver):
 
 
 async def request(parameters: dict[str, Any], *, resolver: AbstractResolver | None = None, **settings: Any) -> Outcome:
-    configured = HttpRequestSettings(**settings)
+    configured = HttpRequestSettings(**{"allow_private": True} | settings)
     with anyio.fail_after(10):
         async with http_session(configured, resolver) as session:
             return await HttpRequest(session, configured).run(FakeAttempt(parameters, timeout=5))
