@@ -23,7 +23,7 @@ from runner.core.plan import (
     Value,
     While,
 )
-from runner.core.references import Malformed, Reference, Root, is_reference, may_be_reference, parse
+from runner.core.references import Malformed, Reference, Root, may_be_reference, parse
 from runner.core.variables import PYTHON_TYPES, fits
 
 _LOGICAL: Final = frozenset({Operator.AND, Operator.OR})
@@ -138,7 +138,7 @@ class Operands:
         return None
 
     def _type_of_text(self, text: str) -> Type | None:
-        if not is_reference(text):
+        if not may_be_reference(text):
             return Type.STRING
         (reference,) = parse(text)
         if isinstance(reference, Reference) and reference.root is Root.VARIABLES and not reference.path:
