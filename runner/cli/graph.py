@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ from runner.cli.exits import Unusable, worst
 
 if TYPE_CHECKING:
     from runner.cli.checking import Checked
-    from runner.core.plan import Plan
+    from runner.core.plan import Plan, TaskPlan
     from runner.reports.sketch import Sketch
 
 
@@ -27,11 +27,14 @@ def graph(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file; - is standard output.")
     ] = None,
     tasks: Annotated[
-        int, typer.Option("--tasks", min=1, help="With --svg: of more tasks than this, draw layers only.")
+        int,
+        typer.Option(
+            "--tasks", min=1, help="With --svg: of more tasks than this, draw only the outer ones, or layers."
+        ),
     ] = 120,
     as_json: options.Json = False,
 ) -> None:
-    """Draw which tasks of a descriptor wait for which, without running it.
+    """Draw which tasks of a descriptor wait for which, and what runs which, without running it.
 
     A descriptor that is wrong is told about as `validate` does, and the exit code is 6.
     """
@@ -87,13 +90,18 @@ def _dots(plans: Iterable[Plan]) -> str:
 
 
 def _svg(plan: Plan, tasks: int) -> str:
+    from runner.reports.picture import is_drawn_whole
+    from runner.reports.sketch import every_arrow, every_box
     from runner.reports.standing import counted
-    from runner.reports.svg import is_drawn_whole, svg
+    from runner.reports.svg import svg
 
     sketch = _sketch(plan)
     if not is_drawn_whole(sketch, tasks):
-        size = f"{counted(len(sketch.boxes), 'task')} and {counted(len(sketch.arrows), 'dependency', 'dependencies')}"
-        output.notice(f"{size} are drawn as layers; to draw them one by one: --tasks {len(sketch.boxes)}")
+        boxes = sum(1 for _ in every_box((*sketch.boxes, *sketch.functions)))
+        arrows = sum(1 for _ in every_arrow(sketch))
+        size = f"{counted(boxes, 'task')} and {counted(arrows, 'dependency', 'dependencies')}"
+        how = "as layers" if boxes == len(sketch.boxes) else "without what is inside of some"
+        output.notice(f"{size} are drawn {how}; to draw them one by one: --tasks {boxes}")
     return svg(sketch, tasks=tasks)
 
 
@@ -115,13 +123,52 @@ def _as_json(checked: Checked) -> dict[str, Any]:
         return told
     from runner.reports.layers import layers_of
 
-    layers = layers_of(_sketch(checked.plan))
-    layer_of = {box.id: number for number, layer in enumerate(layers, start=1) for box in layer}
+    sketch = _sketch(checked.plan)
+    layers = layers_of(sketch.boxes, sketch.arrows)
+    bodies = list(_bodies(checked.plan))
     return told | {
-        "nodes": [
-            {"id": task.id, "kind": task.kind, "description": task.description, "layer": layer_of[task.id]}
-            for task in checked.plan.tasks
+        "nodes": [node for body in bodies for node in _nodes(*body)],
+        "edges": [
+            {"source": source, "target": task.id}
+            for _, tasks in bodies
+            for task in tasks
+            for source in task.dependencies
         ],
-        "edges": [{"source": source, "target": task.id} for task in checked.plan.tasks for source in task.dependencies],
         "layers": [[box.id for box in layer] for layer in layers],
     }
+
+
+def _bodies(plan: Plan) -> Iterator[tuple[dict[str, str], tuple[TaskPlan, ...]]]:
+    """All bodies, each with where it stands: nothing for the file's own tasks; the task that runs it, or a function."""
+    from runner.core.plan import Branch, bodies
+
+    waiting: list[tuple[dict[str, str], tuple[TaskPlan, ...]]] = [
+        ({}, plan.tasks),
+        *(({"function": function.name, "body": "call"}, function.body) for function in plan.functions),
+    ]
+    while waiting:
+        place, tasks = waiting.pop(0)
+        yield place, tasks
+        for task in tasks:
+            words = ("if", "else") if isinstance(task.control, Branch) else ("round",)
+            waiting += [
+                ({"body_of": task.id, "body": word}, inner)
+                for word, inner in zip(words, bodies(task.control), strict=False)
+            ]
+
+
+def _nodes(place: dict[str, str], tasks: tuple[TaskPlan, ...]) -> Iterator[dict[str, Any]]:
+    """The tasks of one body; layers count within it."""
+    from runner.core.plan import Call
+    from runner.reports.graph import sound_edges
+    from runner.reports.wording import of_control
+
+    waits = [(source, task.id) for task in tasks for source in task.dependencies]
+    layers, _ = sound_edges([task.id for task in tasks], waits)
+    for task in tasks:
+        node = {"id": task.id, "kind": task.kind, "description": task.description, "layer": layers[task.id] + 1}
+        if task.control is not None:
+            node["control"] = of_control(task.control)
+        if isinstance(task.control, Call):
+            node["calls"] = task.control.function
+        yield node | place

@@ -28,7 +28,8 @@ class Spot(msgspec.Struct, frozen=True):
 
     #: From 0, left to right; every edge leads to a higher one.
     layer: int
-    #: From 0.0, top to bottom, in rows: two nodes of one layer are at least 1 apart, way-points may be closer.
+    #: From 0.0, top to bottom, in rows: two nodes of one layer are at least 1 apart, way-points may be closer. A node
+    #: that is higher than one row has as much above as below this one.
     row: float
 
 
@@ -45,6 +46,8 @@ class Layout(msgspec.Struct, frozen=True):
 
     nodes: dict[str, Spot]
     routes: tuple[Route, ...]
+    #: In rows, of the nodes that take more than one.
+    heights: Mapping[str, float] = {}
 
     @property
     def layers(self) -> int:
@@ -52,8 +55,9 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> float:
-        spots = [*self.nodes.values(), *(spot for route in self.routes for spot in route.spots)]
-        return 1 + max((spot.row for spot in spots), default=-1.0)
+        lowest = [spot.row + _beyond(self.heights, node) for node, spot in self.nodes.items()]
+        lowest += [spot.row for route in self.routes for spot in route.spots]
+        return 1 + max(lowest, default=-1.0)
 
 
 def sound_edges(nodes: Iterable[str], edges: Iterable[Edge]) -> tuple[dict[str, int], list[Edge]]:
@@ -83,8 +87,9 @@ def sound_edges(nodes: Iterable[str], edges: Iterable[Edge]) -> tuple[dict[str, 
     return layers, [edge for edge in known if layers[edge[0]] < layers[edge[1]]]
 
 
-def lay_out(nodes: Iterable[str], edges: Iterable[Edge]) -> Layout:
-    """Place the nodes; the same graph always gives the same picture."""
+def lay_out(nodes: Iterable[str], edges: Iterable[Edge], heights: Mapping[str, float] | None = None) -> Layout:
+    """Place the nodes; the same graph always gives the same picture. `heights` are in rows; without one it is 1."""
+    tall = heights or {}
     layers, sound = sound_edges(nodes, edges)
     columns: list[list[_Place]] = [[] for _ in range(1 + max(layers.values(), default=-1))]
     for node, layer in layers.items():
@@ -97,7 +102,7 @@ def lay_out(nodes: Iterable[str], edges: Iterable[Edge]) -> Layout:
             right[here].append(there)
             left[there].append(here)
     _order(columns, left, right)
-    rows = _pull(columns, left, right)
+    rows = _pull(columns, left, right, tall)
     spots = {place: Spot(layer, rows[place]) for layer, column in enumerate(columns) for place in column}
     return Layout(
         nodes={node: spots[node] for node in layers},
@@ -105,6 +110,7 @@ def lay_out(nodes: Iterable[str], edges: Iterable[Edge]) -> Layout:
             Route(source, target, tuple(spots[place] for place in chain))
             for (source, target), chain in zip(sound, chains, strict=True)
         ),
+        heights=tall,
     )
 
 
@@ -137,6 +143,7 @@ def _pull(
     columns: Sequence[list[_Place]],
     left: Mapping[_Place, Sequence[_Place]],
     right: Mapping[_Place, Sequence[_Place]],
+    heights: Mapping[str, float],
 ) -> dict[_Place, float]:
     """Rows close to those of the neighbours, in the order of each layer, the topmost at 0."""
     rows = {place: float(index) for column in columns for index, place in enumerate(column)}
@@ -145,23 +152,29 @@ def _pull(
         neighbours = left if forth else right
         for column in columns if forth else reversed(columns):
             wanted = [_mean(rows, neighbours[place], rows[place]) for place in column]
-            rows.update(zip(column, _spread(column, wanted), strict=True))
-    top = min(rows.values(), default=0.0)
+            rows.update(zip(column, _spread(column, wanted, heights), strict=True))
+    top = min((row - _beyond(heights, place) for place, row in rows.items()), default=0.0)
     return {place: row - top for place, row in rows.items()}
 
 
-def _spread(column: Sequence[_Place], wanted: Sequence[float]) -> list[float]:
+def _spread(column: Sequence[_Place], wanted: Sequence[float], heights: Mapping[str, float]) -> list[float]:
     """Rows far enough apart, in order, as near to the wanted ones as one pass down and one shift get them."""
     rows: list[float] = []
     for index, row in enumerate(wanted):
-        above = rows[-1] + (_height(column[index - 1]) + _height(column[index])) / 2 if rows else row
+        between = (_height(column[index - 1], heights) + _height(column[index], heights)) / 2
+        above = rows[-1] + between if rows else row
         rows.append(max(row, above))
     shift = sum(rows) - sum(wanted)
     return [row - shift / len(rows) for row in rows]
 
 
-def _height(place: _Place) -> float:
-    return 1.0 if isinstance(place, str) else _LANE
+def _height(place: _Place, heights: Mapping[str, float]) -> float:
+    return heights.get(place, 1.0) if isinstance(place, str) else _LANE
+
+
+def _beyond(heights: Mapping[str, float], place: _Place) -> float:
+    """How far a place reaches above and below its row."""
+    return max(0.0, heights.get(place, 1.0) - 1) / 2 if isinstance(place, str) else 0.0
 
 
 def _mean(position: Mapping[_Place, float], places: Sequence[_Place], otherwise: float) -> float:

@@ -6,6 +6,7 @@ Content-Security-Policy forbids scripts, images and requests, should that ever f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,10 +15,12 @@ import msgspec
 from runner.core.events import Json
 from runner.core.record import ArtifactRecord, AttemptRecord, LastRecord, TaskRecord, duration_text, tokens_of
 from runner.reports.markup import Markup, join, percent, stylesheet, tag
-from runner.reports.picture import collapsed_picture, inline, picture
-from runner.reports.sketch import critical_path, of_record
+from runner.reports.picture import fitting, inline, is_drawn_whole
+from runner.reports.rounds import loops
+from runner.reports.sketch import critical_path, every_arrow, every_box, of_record
 from runner.reports.standing import Standing, counted, headline_of, notable, outcome_of, standing_of, standings, took
-from runner.reports.timeline import in_order, span_of, timeline
+from runner.reports.timeline import in_order, lines_of, span_of, timeline
+from runner.reports.tree import Tree, shapes, size_of, tree_of
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _DASH: Final = "–"
@@ -35,20 +38,29 @@ class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeline_tasks: int = 100
     #: Tasks with all their details.
     detailed_tasks: int = 500
-    #: Characters of one output.
+    #: Characters of one output, error or metadata, and of all these together: then each has its share.
     output_characters: int = 20_000
+    all_characters: int = 1_000_000
+    #: Attempts of one task.
+    attempts: int = 50
+    #: Rounds of loops that have a row, in all loops together.
+    rounds: int = 6_000
 
 
 def html(record: LastRecord, settings: PageSettings | None = None) -> str:
     """The page. The same record always gives the same page."""
     settings = settings or PageSettings()
     tasks = list(record.task_results.values())
+    tree = tree_of(record)
     detailed = notable(tasks, settings.detailed_tasks)
     anchors = {task.task_id: f"#task-{number}" for number, task in enumerate(detailed, start=1)}
+    share = settings.all_characters // (2 * len(detailed) or 1)
+    settings = msgspec.structs.replace(settings, output_characters=min(settings.output_characters, share))
     body = join(
         _header(record, tasks),
-        _timeline_section(record, tasks, anchors, settings),
+        _timeline_section(record, tree, anchors, settings),
         _graph_section(record, anchors, settings),
+        _rounds_section(tree, anchors, settings),
         _tasks_section(record, detailed, len(tasks), anchors, settings),
         _artifacts_section(record.artifacts),
         _footer(record),
@@ -113,13 +125,19 @@ def _facts(record: LastRecord, tasks: Sequence[TaskRecord]) -> Markup:
     facts = [
         ("duration", duration_text(record.execution_time_ms)),
         ("waited in queue", None if record.queue_time_ms is None else duration_text(record.queue_time_ms)),
-        ("success rate", f"{record.success_rate:.0%}"),
+        ("success rate", _rate(record.success_rate)),
         ("attempts", f"{attempts:,}" if attempts else None),
         ("AI tokens", f"{tokens_of(record.usage):,}" if record.usage else None),
         ("AI calls", f"{record.usage.calls:,}" if record.usage else None),
         ("started", f"{record.start_time:%Y-%m-%d %H:%M:%S} UTC"),
     ]
     return tag("dl", *(_fact(name, value) for name, value in facts if value is not None), class_="facts")
+
+
+def _rate(rate: float) -> str:
+    """Rounded down: 4,999 of 5,000 are not 100 %."""
+    per_mille = math.floor(rate * 1_000 + 1e-9)
+    return f"{per_mille // 10}%" if not per_mille % 10 else f"{per_mille / 10}%"
 
 
 def _fact(name: str, value: str) -> Markup:
@@ -134,13 +152,15 @@ def _section(title: str, note: str | None, *content: Markup | None) -> Markup:
     return tag("section", heading, *content, class_="card")
 
 
-def _timeline_section(
-    record: LastRecord, tasks: Sequence[TaskRecord], anchors: dict[str, str], settings: PageSettings
-) -> Markup | None:
-    if not tasks:
+def _timeline_section(record: LastRecord, tree: Tree, anchors: dict[str, str], settings: PageSettings) -> Markup | None:
+    if not tree.top:
         return None
-    shown = notable(tasks, settings.timeline_tasks)
-    note = _partial_note(len(shown), len(tasks), "timeline_tasks") or "a bar is an attempt, a dotted line a wait"
+    shaped = shapes(tree)
+    shown = lines_of(shaped, settings.timeline_tasks, span_of(record))
+    note = _partial_note(len(shown), sum(map(size_of, shaped)), "timeline_tasks")
+    note = note or "a bar is an attempt, a dotted line a wait"
+    if any(len(line.tasks) > 1 for line in shown):
+        note += "; what ran in many rounds has one row, the higher the more were under way"
     return _section("Timeline", note, timeline(record, shown, anchors))
 
 
@@ -149,12 +169,20 @@ def _graph_section(record: LastRecord, anchors: dict[str, str], settings: PageSe
     if not graph.nodes:
         return None
     sketch = of_record(record)
-    if len(graph.nodes) > settings.graph_tasks or len(graph.edges) > settings.graph_edges:
-        size = f"{counted(len(graph.nodes), 'task')} and {counted(len(graph.edges), 'edge')}"
-        note = f"{size} are too many to draw (settings graph_tasks, graph_edges): these are their layers"
-        return _section("Execution graph", note, tag("div", inline(collapsed_picture(sketch)), class_="scroll"))
-    drawn = tag("div", inline(picture(sketch, anchors)), class_="scroll")
-    return _section("Execution graph", _path_note(critical_path(record)), drawn)
+    drawn = inline(fitting(sketch, settings.graph_tasks, settings.graph_edges, anchors))
+    note = _path_note(critical_path(record))
+    if not is_drawn_whole(sketch, settings.graph_tasks, settings.graph_edges):
+        boxes, arrows = sum(1 for _ in every_box(sketch.boxes)), sum(1 for _ in every_arrow(sketch))
+        size = f"{counted(boxes, 'task')} and {counted(arrows, 'edge')}"
+        what = "these are their layers" if boxes == len(sketch.boxes) else "what is inside of some boxes is left out"
+        note = f"{size} are too many to draw (settings graph_tasks, graph_edges): {what}"
+    return _section("Execution graph", note, tag("div", drawn, class_="scroll"))
+
+
+def _rounds_section(tree: Tree, anchors: dict[str, str], settings: PageSettings) -> Markup | None:
+    drawn, left_out = loops(tree, anchors, settings.rounds)
+    note = f"{counted(left_out, 'round')} more are in the record (setting rounds)" if left_out else None
+    return _section("Rounds", note, *drawn) if drawn else None
 
 
 def _path_note(path: Sequence[str]) -> str | None:
@@ -234,23 +262,31 @@ def _task(record: LastRecord, task: TaskRecord, anchor: str, settings: PageSetti
     return tag(
         "details",
         summary,
-        tag("p", task.error, class_="error", dir="auto") if task.error else None,
-        _attempts(record, task.attempts) if attempts else None,
+        tag("p", _clipped(task.error, settings), class_="error", dir="auto") if task.error else None,
+        _attempts(record, task.attempts, settings) if attempts else None,
         _output(task.output, settings.output_characters),
-        tag("pre", _pretty(task.metadata), class_="metadata") if task.metadata else None,
+        tag("pre", _clipped(_pretty(task.metadata), settings), class_="metadata") if task.metadata else None,
         class_=f"{standing.name.lower()} task",
         id=anchor,
         open=standing in (Standing.FAILED, Standing.TIMEOUT),
     )
 
 
-def _attempts(record: LastRecord, attempts: Sequence[AttemptRecord]) -> Markup:
+def _clipped(text: str, settings: PageSettings) -> str:
+    limit = settings.output_characters
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _attempts(record: LastRecord, attempts: Sequence[AttemptRecord], settings: PageSettings) -> Markup:
     names = ("#", "begun", "took", "outcome", "endpoint", "model", "tokens", "error")
     head = tag("tr", *(tag("th", name) for name in names))
-    return tag("div", tag("table", head, *(_attempt(record, attempt) for attempt in attempts)), class_="scroll")
+    rows = (_attempt(record, attempt, settings) for attempt in attempts[-settings.attempts :])
+    left = len(attempts) - settings.attempts
+    note = tag("p", f"the last {settings.attempts} of {len(attempts):,} (setting attempts)") if left > 0 else None
+    return tag("div", note, tag("table", head, *rows), class_="scroll")
 
 
-def _attempt(record: LastRecord, attempt: AttemptRecord) -> Markup:
+def _attempt(record: LastRecord, attempt: AttemptRecord, settings: PageSettings) -> Markup:
     begun = max(0, round(span_of(record).since_start(attempt.started)))
     lasted = None if attempt.ended is None else round((attempt.ended - attempt.started).total_seconds() * 1_000)
     look = outcome_of(attempt.outcome).name.lower()
@@ -263,7 +299,7 @@ def _attempt(record: LastRecord, attempt: AttemptRecord) -> Markup:
         tag("td", attempt.endpoint or _DASH, class_="id"),
         tag("td", attempt.model or _DASH, class_="id"),
         tag("td", _DASH if attempt.tokens is None else f"{attempt.tokens:,}", class_="number"),
-        tag("td", attempt.error or "", dir="auto"),
+        tag("td", _clipped(attempt.error or "", settings), dir="auto"),
     )
 
 

@@ -71,12 +71,25 @@ def standings(tasks: Iterable[TaskRecord]) -> Counter[Standing]:
 
 
 def notable(tasks: Sequence[TaskRecord], limit: int) -> list[TaskRecord]:
-    """At most `limit` tasks, in their order: those that did not complete before those that did, long before short."""
+    """At most `limit` tasks, in their order: chosen are those that failed, then other incomplete ones, then long ones.
+
+    Of tasks in bodies, those that were not to run come last: every round has some.
+    """
     if len(tasks) <= limit:
         return list(tasks)
-    rank = sorted(tasks, key=lambda task: (standing_of(task) is Standing.COMPLETED, -(task.duration_ms or 0)))
+    rank = sorted(tasks, key=lambda task: (_rank(task), -(task.duration_ms or 0)))
     chosen = {task.task_id for task in rank[:limit]}
     return [task for task in tasks if task.task_id in chosen]
+
+
+def _rank(task: TaskRecord) -> int:
+    standing = standing_of(task)
+    if standing in (Standing.FAILED, Standing.TIMEOUT):
+        return 0
+    inside = "body_of" in task.metadata
+    if standing is Standing.COMPLETED:
+        return 3 if inside else 2
+    return 4 if inside else 1
 
 
 def harmless(text: str) -> str:

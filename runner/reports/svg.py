@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from runner.reports.markup import Markup, stylesheet, tag
-from runner.reports.picture import Picture, collapsed_picture, picture
+from runner.reports.picture import Picture, fitting
 from runner.reports.sketch import Sketch
 
 _MARGIN: Final = 14
@@ -20,19 +20,11 @@ _FONT: Final = "system-ui, 'Segoe UI', Roboto, Helvetica, 'DejaVu Sans', sans-se
 _CHARACTER: Final = 9
 #: What XML has not, though it is text.
 _NOT_XML: Final = re.compile("[\ufffe\uffff]")
-#: Arrows for each task, on average, up to which they can be told apart.
-_ARROWS: Final = 5
-
-
-def is_drawn_whole(sketch: Sketch, tasks: int) -> bool:
-    """Whether `svg` draws every task; otherwise it draws layers of them."""
-    return len(sketch.boxes) <= tasks and len(sketch.arrows) <= _ARROWS * tasks
 
 
 def svg(sketch: Sketch, *, tasks: int) -> str:
-    """The file; with more than `tasks` tasks, or five times as many dependencies, layers of tasks are drawn."""
-    drawn = picture(sketch) if is_drawn_whole(sketch, tasks) else collapsed_picture(sketch)
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", _file(drawn, sketch.title))
+    """The file; of more than `tasks` tasks, or five times as many dependencies, not all are drawn one by one."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", _file(fitting(sketch, tasks), sketch.title))
 
 
 def _file(drawn: Picture, title: str) -> str:

@@ -7,6 +7,7 @@ errors and titles cannot steer the terminal.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Final
 
 from rich import box
@@ -16,19 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.core.record import LastRecord, TaskRecord, duration_text, tokens_of
+from runner.reports.rows import Folded, Row, rows_of
 from runner.reports.standing import (
     Standing,
     counted,
     harmless,
     headline_of,
-    notable,
     one_line,
     outcome_of,
     standing_of,
     standings,
     took,
 )
-from runner.reports.timeline import Span, in_order, span_of
+from runner.reports.timeline import Span, span_of
+from runner.reports.wording import of_metadata, short
 
 #: Narrower consoles do without bars.
 _WIDE: Final = 72
@@ -37,22 +39,45 @@ _WIDEST_BAR: Final = 60
 _INK: Final = {Standing.COMPLETED: "█", Standing.RUNNING: "█", Standing.FAILED: "▒", Standing.TIMEOUT: "▓"}
 #: Rows, unless all are asked for.
 _TASKS: Final = 100
+#: Failed tasks that are told of below the table.
+_FAILURES: Final = 20
+#: Characters of the value of a loop's variable.
+_VALUE: Final = 24
+#: How an error begins that only repeats another task's.
+_PASSED_ON: Final = "BODY_FAILED:"
 
 
 def show(record: LastRecord, console: Console, *, tasks: int = _TASKS) -> None:
-    """Print the record; at most `tasks` of its tasks, and a line that says so where there are more."""
-    shown = notable(list(record.task_results.values()), tasks)
+    """Print the record; at most `tasks` of its tasks, and a line that says so where there are more.
+
+    What a control task ran stands below it. A loop with more rounds than a tenth of `tasks` is summed up, and those of
+    its rounds that failed are shown.
+    """
+    rows = rows_of(record, tasks)
     console.print(_panel(record))
-    if shown:
+    if rows:
         console.print()
-        console.print(_table(record, shown, console.width))
+        console.print(_table(record, rows, console.width))
         console.print()
+    shown = [row.task for row in rows if isinstance(row, Row)]
     hidden = len(record.task_results) - len(shown)
     if hidden:
-        console.print(Text(f"… and {counted(hidden, 'task')} more that completed or were shorter", style="dim"))
-    for task in in_order(shown, span_of(record)):
-        if standing_of(task) in (Standing.FAILED, Standing.TIMEOUT):
-            console.print(_failure(task))
+        folded = any(isinstance(row, Folded) for row in rows)
+        which = "in rounds that are summed up, or that" if folded else "that"
+        console.print(Text(f"… and {counted(hidden, 'task')} more {which} completed or were shorter", style="dim"))
+    failures = _failures(shown)
+    for task in failures[:_FAILURES]:
+        console.print(_failure(task))
+    if len(failures) > _FAILURES:
+        console.print(Text(f"… and {len(failures) - _FAILURES:,} more of those shown failed", style="dim"))
+
+
+def _failures(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """Those that failed; not what failed only because something in its body did, where that is told."""
+    failed = [task for task in tasks if standing_of(task) in (Standing.FAILED, Standing.TIMEOUT)]
+    causes = {task.task_id for task in failed if not (task.error or "").startswith(_PASSED_ON)}
+    around = {task.metadata.get("body_of") for task in failed}
+    return [task for task in failed if task.task_id in causes or task.task_id not in around]
 
 
 def _panel(record: LastRecord) -> RenderableType:
@@ -93,40 +118,74 @@ def _calls(record: LastRecord) -> str:
     return counted(record.usage.calls if record.usage else 0, "call")
 
 
-def _table(record: LastRecord, tasks: list[TaskRecord], width: int) -> Table:
+def _table(record: LastRecord, rows: Sequence[Row | Folded], width: int) -> Table:
     span = span_of(record)
     wide = width >= _WIDE
+    nested = any(row.depth for row in rows)
+    widest = max(12, width * (9 if nested else 6) // 18)
     table = Table(box=box.SIMPLE_HEAD, expand=wide, pad_edge=False, header_style="dim", show_edge=False)
     table.add_column("", width=1)
-    table.add_column("task", overflow="ellipsis", no_wrap=True, max_width=max(12, width // 3))
+    table.add_column("task", overflow="ellipsis", no_wrap=True, max_width=widest)
     table.add_column("tries", justify="right", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
     bars = 0
     if wide:
-        longest = max(len(task.task_id) for task in tasks)
-        bars = min(_WIDEST_BAR, max(10, width - min(longest, max(12, width // 3)) - 27))
+        longest = max(_name(row).cell_len for row in rows)
+        bars = min(_WIDEST_BAR, max(10, width - min(longest, widest) - 27))
         table.add_column(f"where {duration_text(span.milliseconds)} went", width=bars, no_wrap=True)
-    for task in in_order(tasks, span):
-        table.add_row(*_row(task), *([_bar(task, span, bars)] if wide else []))
+    for row in rows:
+        table.add_row(*_row(row), *([_where(row, span, bars)] if wide else []))
     return table
 
 
-def _row(task: TaskRecord) -> list[Text]:
+def _row(row: Row | Folded) -> list[Text]:
+    if isinstance(row, Folded):
+        return [Text("⋮", style="dim"), _name(row), Text(), Text(duration_text(row.milliseconds), style="dim")]
+    task = row.task
     standing = standing_of(task)
     quiet = "" if task.attempts or standing is Standing.COMPLETED else "dim"
     return [
         Text(standing.glyph, style=standing.colour),
-        Text(one_line(task.task_id), style=quiet),
+        _name(row),
         Text(str(len(task.attempts)) if task.attempts else "–", style=quiet),
         Text(took(task), style=quiet),
     ]
 
 
-def _bar(task: TaskRecord, span: Span, width: int) -> Text:
+def _name(row: Row | Folded) -> Text:
+    """A task under its name in the file, with its round; what a control task does stands beside it."""
+    indent = "  " * row.depth
+    if isinstance(row, Folded):
+        return Text(f"{indent}{row.told}", style="dim")
+    task = row.task
+    quiet = "" if task.attempts or standing_of(task) is Standing.COMPLETED else "dim"
+    words = of_metadata(task.metadata)
+    words = " · ".join(part for part in (words, "" if row.value is None else short(row.value, _VALUE)) if part)
+    number = "" if row.round is None else f"[{row.round}] "
+    told = f"  {one_line(words)}" if words else ""
+    return Text.assemble((indent, ""), (number, "dim"), (one_line(row.name), quiet), (told, "dim"))
+
+
+def _where(row: Row | Folded, span: Span, width: int) -> Text:
     """One cell for each slice of the job's time; without colours, too, a failed attempt is told from a good one."""
+    if isinstance(row, Folded):
+        return _line("─", row.standing, span.share(row.start), span.share(row.end), width)
+    task = row.task
+    if task.attempts:
+        return _bar(task, span, width)
     standing = standing_of(task)
-    if not task.attempts:
-        return Text(standing.word, style="dim")
+    if row.control and task.start_time and task.end_time and (task.duration_ms or standing is Standing.COMPLETED):
+        return _line("━", standing, span.share(task.start_time), span.share(task.end_time), width)
+    return Text(standing.word, style="dim")
+
+
+def _line(ink: str, standing: Standing, start: float, end: float, width: int) -> Text:
+    first = min(width - 1, int(start * width))
+    last = min(width, max(first + 1, int(end * width)))
+    return Text.assemble(" " * first, (ink * (last - first), standing.colour))
+
+
+def _bar(task: TaskRecord, span: Span, width: int) -> Text:
     cells = [(" ", "")] * width
     first = min(width - 1, int(span.share(task.attempts[0].started) * width))
     last = min(width - 1, int(span.share(task.attempts[-1].started) * width))

@@ -1,8 +1,12 @@
-"""Where the time went: a row for each task, a bar for each attempt, over the time of the job."""
+"""Where the time went: a row for each task, a bar for each attempt, over the time of the job.
+
+A task that ran in many rounds has one row for all of them: how many were under way at a time, and where some failed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -10,12 +14,17 @@ import msgspec
 
 from runner.core.record import AttemptRecord, LastRecord, TaskRecord, duration_text
 from runner.reports.markup import Markup, join, percent, tag
-from runner.reports.standing import outcome_of, standing_of, took
+from runner.reports.standing import Standing, counted, notable, outcome_of, standing_of, took
+from runner.reports.tree import Shape, worst
 
 _ROW: Final = 26
 _BAR: Final = 12
 _AXIS: Final = 24
 _MAX_TICKS: Final = 7
+#: Pixels by which the row of a task in a body is set to the right.
+_INDENT: Final = 14
+#: Of the time, in the row of a task that ran in many rounds.
+_SLICES: Final = 240
 #: Shares of the width: a bar is never thinner, or it could not be seen.
 _THINNEST: Final = 0.003
 #: Beyond this share of the width a label is set to the left of its tick.
@@ -50,34 +59,84 @@ def in_order(tasks: Sequence[TaskRecord], span: Span) -> list[TaskRecord]:
     return sorted(tasks, key=lambda task: task.start_time or span.start)
 
 
-def timeline(record: LastRecord, tasks: Sequence[TaskRecord], anchors: dict[str, str]) -> Markup:
+class Line(msgspec.Struct, frozen=True):
+    """A row: a task, or all instances of one."""
+
+    name: str
+    tasks: Sequence[TaskRecord]
+    depth: int = 0
+
+
+def lines_of(shaped: Sequence[Shape], limit: int, span: Span) -> list[Line]:
+    """At most `limit` rows: the file's own tasks first, then below each what it ran, as deep as there is room."""
+    first = {shape.tasks[0].task_id: shape for shape in shaped}
+    level = [(0, first[task.task_id]) for task in notable([shape.tasks[0] for shape in shaped], limit)]
+    kept: set[int] = set()
+    while level and len(kept) + len(level) <= limit:
+        kept |= {id(shape) for _, shape in level}
+        level = [(depth + 1, each) for depth, shape in level for body in shape.bodies.values() for each in body]
+    ordered = sorted(shaped, key=lambda shape: _begin(shape.tasks, span))
+    return [line for shape in ordered for line in _lines(shape, 0, kept, span)]
+
+
+def _lines(shape: Shape, depth: int, kept: set[int], span: Span) -> Iterator[Line]:
+    if id(shape) in kept:
+        yield Line(shape.name, shape.tasks, depth)
+        inner = [each for body in shape.bodies.values() for each in body]
+        for each in sorted(inner, key=lambda each: _begin(each.tasks, span)):
+            yield from _lines(each, depth + 1, kept, span)
+
+
+def _begin(tasks: Sequence[TaskRecord], span: Span) -> datetime:
+    return min((task.start_time for task in tasks if task.start_time), default=span.start)
+
+
+def timeline(record: LastRecord, rows: Sequence[Line], anchors: dict[str, str]) -> Markup:
     """Labels, bars and durations side by side; bars grow and shrink with the page."""
     span = span_of(record)
-    rows = in_order(tasks, span)
     height = _AXIS + _ROW * len(rows)
     return tag(
         "div",
-        tag("div", tag("div", class_="axis"), *(_label(task, anchors) for task in rows), class_="names"),
+        tag("div", tag("div", class_="axis"), *(_label(line, anchors) for line in rows), class_="names"),
         tag(
             "svg",
             *_axis(span, height),
-            *(_row(task, span, _AXIS + _ROW * index) for index, task in enumerate(rows)),
+            *(_row(line, span, _AXIS + _ROW * index) for index, line in enumerate(rows)),
             width="100%",
             height=height,
             role="img",
             aria_label="timeline of the tasks",
         ),
-        tag("div", tag("div", class_="axis"), *(tag("div", took(task)) for task in rows), class_="times"),
+        tag("div", tag("div", class_="axis"), *map(_duration, rows), class_="times"),
         class_="timeline",
     )
 
 
-def _label(task: TaskRecord, anchors: dict[str, str]) -> Markup:
-    standing = standing_of(task)
+def _label(line: Line, anchors: dict[str, str]) -> Markup:
+    task = line.tasks[0]
+    standing = worst(map(standing_of, line.tasks))
     mark = tag("span", standing.glyph, class_="glyph")
-    href = anchors.get(task.task_id)
-    name = tag("a", task.task_id, href=href) if href else tag("span", task.task_id)
-    return tag("div", mark, name, class_=f"{standing.name.lower()} name", title=task.description or task.task_id)
+    href = anchors.get(task.task_id) if len(line.tasks) == 1 else None
+    name = tag("a", line.name, href=href) if href else tag("span", line.name)
+    many = tag("small", f" ×{len(line.tasks):,}") if len(line.tasks) > 1 else None
+    return tag(
+        "div",
+        mark,
+        name,
+        many,
+        class_=f"{standing.name.lower()} name",
+        title=task.description or task.task_id,
+        style=f"padding-left:{line.depth * _INDENT}px" if line.depth else None,
+    )
+
+
+def _duration(line: Line) -> Markup:
+    if len(line.tasks) == 1:
+        return tag("div", took(line.tasks[0]))
+    ran = [task.duration_ms or 0 for task in line.tasks if standing_of(task) is not Standing.SKIPPED]
+    mean = sum(ran) // len(ran) if ran else 0
+    told = f"{counted(len(ran), 'run')}: {duration_text(mean)} on average, {duration_text(max(ran, default=0))} at most"
+    return tag("div", f"⌀ {duration_text(mean)}", title=told)
 
 
 def _axis(span: Span, height: int) -> list[Markup]:
@@ -102,19 +161,23 @@ def _tick_text(milliseconds: int) -> str:
     return f"{seconds:g} s" if seconds >= 1 or not milliseconds else f"{milliseconds} ms"
 
 
-def _row(task: TaskRecord, span: Span, top: int) -> Markup:
+def _row(line: Line, span: Span, top: int) -> Markup:
     middle = top + _ROW / 2
     guide = tag("line", class_="guide", x1="0%", x2="100%", y1=float(top), y2=float(top))
+    if len(line.tasks) > 1:
+        return join(guide, *_activity(line.tasks, span, middle))
+    task = line.tasks[0]
     if task.attempts:
         return join(guide, _waits(task.attempts, span, middle), *(_bar(each, span, middle) for each in task.attempts))
     if task.start_time is None:
         return guide
     standing = standing_of(task)
     told = tag("title", f"{task.task_id}: {standing.word}" + (f" – {task.error}" if task.error else ""))
-    # A task of an older runner has no attempts, but it may have taken time.
+    # A control task has no attempts, and that of an older runner neither, but it may have taken time.
     if task.duration_ms:
         bar = AttemptRecord(started=task.start_time, ended=task.end_time, outcome=standing.word)
-        return join(guide, _bar(bar, span, middle, standing.name.lower()))
+        look = f"{standing.name.lower()} control" if "control" in task.metadata else standing.name.lower()
+        return join(guide, _bar(bar, span, middle, look))
     at = span.share(task.start_time)
     return join(guide, tag("circle", told, class_=standing.name.lower(), cx=percent(at), cy=middle, r=3.5))
 
@@ -150,3 +213,34 @@ def _bar(attempt: AttemptRecord, span: Span, middle: float, look: str = "") -> M
         height=_BAR,
         rx=3,
     )
+
+
+def _activity(tasks: Sequence[TaskRecord], span: Span, middle: float) -> Iterator[Markup]:
+    """In slices of the time: the more instances were under way, the higher the bar; red where one ended badly."""
+    change = [0] * (_SLICES + 1)
+    bad = [False] * _SLICES
+    for task in tasks:
+        if task.start_time is None or task.end_time is None or not (task.attempts or task.duration_ms):
+            continue
+        first = min(_SLICES - 1, int(span.share(task.start_time) * _SLICES))
+        last = min(_SLICES - 1, int(span.share(task.end_time) * _SLICES))
+        change[first] += 1
+        change[last + 1] -= 1
+        bad[last] |= standing_of(task) in (Standing.FAILED, Standing.TIMEOUT)
+    busy = list(itertools.accumulate(change))[:_SLICES]
+    most = max(busy, default=0) or 1
+    begin = 0
+    for (count, failed), run in itertools.groupby(zip(busy, bad, strict=True)):
+        length = len(list(run))
+        if count:
+            height = _BAR * (0.35 + 0.65 * count / most)
+            yield tag(
+                "rect",
+                tag("title", f"{counted(count, 'run')} under way{', some ended badly' if failed else ''}"),
+                class_=f"{'failed' if failed else 'completed'} activity",
+                x=percent(begin / _SLICES),
+                y=round(middle - height / 2, 1),
+                width=percent(length / _SLICES),
+                height=round(height, 1),
+            )
+        begin += length

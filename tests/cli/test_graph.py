@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from runner.cli.exits import Exit
 from tests.cli.processes import CommandLine, Write
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WRONG = b'{"id": "x", "version": "1", "created_at": "2026-01-05T08:00:00Z", "title": "x", "tasks": [{"id": "a"}]}'
 
 
@@ -78,3 +80,29 @@ def test_forms_that_exclude_each_other_are_refused(command: CommandLine, descrip
         done = command("graph", file, *arguments)
         assert (done.code, done.out) == (Exit.USAGE, "")
     assert command("graph", "none.alt").code == Exit.NOT_FOUND
+
+
+def test_control_flow_is_drawn_in_every_form(command: CommandLine) -> None:
+    file = EXAMPLES / "triage.alt.yaml"
+    shown = command("graph", file).out
+    assert "for each ticket in ${tasks.fetch.output}, 2 at once" in shown
+    assert "while attempts < 3" in shown
+    assert "score(severity, customers)" in shown
+    assert 'subgraph "cluster_urgent"' in command("graph", file, "--dot").out
+    assert "box frame" in command("graph", file, "--svg").out
+    few = command("graph", file, "--svg", "--tasks", "10")
+    assert "without what is inside of some; to draw them one by one: --tasks 13" in few.err
+    told = command("graph", file, "--json").json
+    nodes = {node["id"]: node for node in told["nodes"]}
+    assert list(nodes)[:5] == ["fetch", "each_ticket", "ask_again", "days", "report"]
+    assert len(nodes) == 12
+    assert (nodes["rate"]["body_of"], nodes["rate"]["body"], nodes["rate"]["calls"]) == (
+        "each_ticket",
+        "round",
+        "score",
+    )
+    assert (nodes["file_away"]["body_of"], nodes["file_away"]["body"]) == ("urgent", "else")
+    assert (nodes["weigh"]["function"], nodes["weigh"]["body"]) == ("score", "call")
+    assert nodes["urgent"]["layer"] == 2
+    assert {"source": "rate", "target": "urgent"} in told["edges"]
+    assert told["layers"] == [["fetch", "ask_again", "days"], ["each_ticket"], ["report"]]

@@ -14,8 +14,9 @@ from rich.console import Console
 from runner.core.plan import Plan, TaskPlan
 from runner.reports.dot import dot
 from runner.reports.layers import layers_of, text
+from runner.reports.picture import is_drawn_whole
 from runner.reports.sketch import of_plan, of_record
-from runner.reports.svg import is_drawn_whole, svg
+from runner.reports.svg import svg
 from tests.reports.conftest import HOSTILE, PLAN, fan, task
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -69,7 +70,7 @@ def test_whatever_names_hold_the_drawings_are_sound(ids: list[str], title: str) 
     plan = planned(*(task(name, title, HOSTILE, *ids[:place][-2:]) for place, name in enumerate(ids)), title=title)
     sketch = of_plan(plan)
     assert not set("\x1b\x9b\u202e\x07") & set(told(plan) + dot(sketch) + svg(sketch, tasks=100))
-    assert sorted(box.id for layer in layers_of(sketch) for box in layer) == sorted(ids)
+    assert sorted(box.id for layer in layers_of(sketch.boxes, sketch.arrows) for box in layer) == sorted(ids)
     for tasks in (1, 100):
         root = parsed(svg(sketch, tasks=tasks))
         assert {element.tag.removeprefix(SVG) for element in root.iter()} <= {
