@@ -43,6 +43,19 @@ class Bodies:
         """What a control task has done so far."""
         return self._controls[task_id]
 
+    def in_order(self) -> Iterator[TaskRun]:
+        """All tasks in the order of the plan: each before what it runs, and rounds by their numbers."""
+        inside: dict[TaskId, list[TaskRun]] = {}
+        for task in self._tasks.values():
+            if task.plan.id in self._places:
+                inside.setdefault(self._places[task.plan.id].parent, []).append(task)
+        # Rounds of a loop may begin in any order with those of others, but each begins after the one before it.
+        waiting = [task for task in self._tasks.values() if task.plan.id not in self._places][::-1]
+        while waiting:
+            task = waiting.pop()
+            yield task
+            waiting += reversed(inside.get(task.plan.id, ()))
+
     def enter(self, plans: tuple[TaskPlan, ...], body: BodyRun) -> tuple[TaskPlan, ...]:
         """The tasks of a body as those of this run of it, with ids of their own."""
         named = plans if body is self.file else tuple([_named(plan, body.prefix) for plan in plans])
@@ -81,6 +94,7 @@ class Bodies:
         called = isinstance(plan.control, Call)
         body = BodyRun(
             prefix=prefix,
+            parent=plan.id,
             control=plan.id,
             outer=None if called else place,
             variables=Variables(self.file.variables if called else self.variables(plan.id)),
@@ -105,7 +119,7 @@ class Bodies:
             body.share = 1 / (sum(task.weight for task in plans) * rounds)
         run.runs.append(body)
         run.open += bool(plans)
-        aside = BodyRun(prefix=prefix, outer=body.outer, variables=body.variables, depth=body.depth)
+        aside = BodyRun(prefix=prefix, parent=plan.id, outer=body.outer, variables=body.variables, depth=body.depth)
         return [(body, plans), *((aside, others) for others in skipped)]
 
     def leave(self, task: TaskRun, *, succeeded: bool) -> TaskId:

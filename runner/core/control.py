@@ -62,7 +62,9 @@ class BodyRun(msgspec.Struct, kw_only=True):
 
     #: What the ids of its tasks begin with: `loop1[3]/`; empty for the file's.
     prefix: str = ""
-    #: The control task that runs it; empty for the file's.
+    #: The control task that it belongs to; empty for the file's.
+    parent: TaskId = ""
+    #: The control task that waits for it: none for the file's, nor for a branch that is not taken.
     control: TaskId = ""
     #: Where ids are looked for that are none of its own; None for the file's and a function's.
     outer: BodyRun | None = None

@@ -74,7 +74,7 @@ def compose(
         raise ValueError(f"job `{summary.id}` has not ended, so it has no record yet")
     ended = run.ended_at
     started = ended if run.started_at is None else run.started_at
-    tasks = run.tasks.values()
+    tasks = list(run.bodies.in_order())
     flow = instances.told(run)
     results = {task.plan.id: _task_record(task, execution_id, ended, flow.get(task.plan.id, {})) for task in tasks}
     return LastRecord(
