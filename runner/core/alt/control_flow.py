@@ -47,6 +47,8 @@ def name(value: Any, spot: Spot, key: str) -> str | None:
     return None
 
 
+#: The types that say something of a value.
+TYPES: Final = tuple(type_.value for type_ in Type if type_ is not Type.ANY)
 read_type: Final = Word({type_.value: type_ for type_ in Type}, "UNKNOWN_TYPE")
 _READ_PARALLEL: Final = Integer(1, MOST_PARALLEL)
 
@@ -116,7 +118,7 @@ CALL = Table(
     also_known={"function": "function_name", "name": "function_name", "args": "arguments"},
 )
 #: What each kind of loop needs, and may have.
-_LOOP_FIELDS: Final = {
+LOOP_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "for_each": (("iterable",), ()),
     "for_range": (("start", "end"), ("step",)),
     "while": (("condition",), ()),
@@ -152,7 +154,7 @@ def outline(raw: dict[str, Any], index: int, spot: Spot) -> tuple[Outline | None
 def _loop(raw: dict[str, Any], metadata: Any, index: int, spot: Spot, segment: Spot) -> Outline:
     known, _ = LOOP.read(raw, spot)
     kind = known.get("type", "")
-    needed, possible = _LOOP_FIELDS.get(kind, ((), ()))
+    needed, possible = LOOP_FIELDS.get(kind, ((), ()))
     for field in needed:
         if raw.get(field) is None:
             spot.wrong("MISSING_FIELD", field, f"A loop of type {kind} needs `{field}`.")

@@ -7,10 +7,11 @@ that exist, rings, references) only the decoder finds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
 from typing import Any, Final
 
-from runner.core.alt import fields, segments, tasks, workflow
+from runner.core.alt import control_flow, fields, segments, tasks, workflow
 from runner.core.alt.dialect import LOCAL_KINDS
 from runner.core.alt.fields import Field, Integer, Number, Read, Table, Word
 from runner.core.alt.limits import DescriptorLimits
@@ -22,6 +23,12 @@ _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _FILLED: Final = {"type": "string", "pattern": r"\S"}
 #: A text that is one reference and nothing else stands for a value of any type.
 _REFERENCE: Final = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
+#: A letter or `_`, then letters, digits and `_`, of any alphabet: as near as the patterns of all readers come to it.
+_NAME: Final = r"^[^\s\d!-/:-@\[-^`{-~][^\s!-/:-@\[-^`{-~]*$"
+#: The id of a segment of 2.0.
+_IN_PATHS: Final = r"^[^/\[\]]*$"
+_NULL: Final = {"type": "null"}
+_CONDITION: Final = {"$ref": "#/$defs/condition"}
 
 _READ: Final[dict[Read, Callable[[DescriptorLimits], Schema]]] = {
     fields.as_it_is: lambda _: {},
@@ -30,6 +37,7 @@ _READ: Final[dict[Read, Callable[[DescriptorLimits], Schema]]] = {
     fields.identifier: lambda limits: {**_FILLED, "maxLength": limits.max_id},
     fields.title: lambda limits: {**_FILLED, "maxLength": limits.max_title},
     fields.short_text: lambda limits: {"type": "string", "maxLength": limits.max_title},
+    control_flow.name: lambda limits: {"type": "string", "maxLength": limits.max_id, "pattern": _NAME},
     fields.boolean: lambda _: {"type": "boolean"},
     fields.mapping: lambda _: {"type": "object"},
     fields.texts: lambda _: {"type": "array", "items": {"type": "string"}},
@@ -82,6 +90,29 @@ _ABOUT: Final = {
     "retry_delay_seconds": "Between two attempts.",
     "source_node_id": "Where it comes from.",
     "target_node_id": "Where it leads to.",
+    "global_variables": "Variables that every segment sees.",
+    "functions": "Bodies with parameters, for `function_call`.",
+    "variables": "Its own, which what it runs sees as well.",
+    "condition": "Runs one of two bodies.",
+    "loop": "Runs a body again and again.",
+    "function_def": "Defines a function; by itself it does nothing.",
+    "function_call": "Runs a function's body.",
+    "if_body": "Ids of the segments that run if it is true; they run only through this.",
+    "else_body": "Ids of the segments that run if it is not; they run only through this.",
+    "operator": "How it compares.",
+    "left": "The name of a variable or a part of one, a ${…} reference, or a condition.",
+    "right": "A literal, the name of a variable, a ${…} reference, or a condition; `not` has none.",
+    "variable": "The name under which each round finds its item or number.",
+    "iterable": "For for_each: the name of a variable that holds a list, or a ${…} reference to one.",
+    "start": "For for_range: the first number, the name of a variable, or a ${…} reference.",
+    "end": "For for_range: the number before which it ends, the name of a variable, or a ${…} reference.",
+    "step": "For for_range: from one number to the next; may be negative. Default: 1.",
+    "body": "Ids of the segments that run; they run only through this. The last one's output is the body's value.",
+    "return_type": "Of the function's value. Default: any.",
+    "default_value": "Taken where a call gives none.",
+    "function_name": "The function that runs.",
+    "arguments": "By parameter: literals and ${…} references.",
+    "result_variable": "The variable that takes the function's value.",
     "source_handle": "Kept in the metadata.",
     "target_handle": "Kept in the metadata.",
 }
@@ -89,6 +120,7 @@ _ABOUT: Final = {
 
 def schema_of_all(limits: DescriptorLimits | None = None) -> Schema:
     """For a descriptor of any dialect, which is known by its list."""
+    dialects = {dialect: _DIALECTS[dialect](limits or DescriptorLimits()) for dialect in _LISTS}
     return {
         "$schema": _DRAFT,
         "title": "alt-runner descriptor",
@@ -96,7 +128,9 @@ def schema_of_all(limits: DescriptorLimits | None = None) -> Schema:
         "allOf": [
             {"if": {"required": [key]}, "then": {"$ref": f"#/$defs/{dialect}"}} for dialect, key in _LISTS.items()
         ],
-        "$defs": {dialect: _DIALECTS[dialect](limits or DescriptorLimits()) for dialect in _LISTS},
+        # What a dialect defines is looked for at the root.
+        "$defs": {name: told for schema in dialects.values() for name, told in schema.pop("$defs", {}).items()}
+        | dialects,
     }
 
 
@@ -118,12 +152,20 @@ def _tasks(limits: DescriptorLimits) -> Schema:
 
 def _segments(limits: DescriptorLimits) -> Schema:
     parameter = _object(segments.PARAMETER, limits, {}) | {"allOf": _typed_values()}
-    parameters = {"type": ["array", "null"], "items": parameter}
-    segment = _object(segments.SEGMENT, limits, {"parameters": parameters, "task_type": {"examples": _kinds()}})
-    version = {"pattern": f"^{segments.VERSION.pattern}$"}
-    listed = _list(segment, limits.max_tasks)
-    file = _object(segments.FILE, limits, {"version": version, segments.LIST: listed})
-    return _file("segments", segments.SUPPORTED, file | _chaos_level())
+    more: dict[str, Schema] = {
+        "parameters": {"type": ["array", "null"], "items": parameter},
+        "task_type": {"examples": _kinds()},
+    }
+    first = _list(_object(segments.SEGMENT, limits, more), limits.max_tasks)
+    version = {"pattern": f"^{segments.VERSION.pattern}$", "examples": ["1.0", "2.0"]}
+    file = _object(segments.FILE, limits, {"version": version})
+    by_version = {
+        "if": {"properties": {"version": {"const": "2.0"}}, "required": ["version"]},
+        "then": {"properties": _flow_properties(limits, more)},
+        "else": {"properties": {segments.LIST: first}},
+    }
+    whole = file | {"allOf": [by_version, _chaos_level()], "$defs": {"condition": _condition(limits)}}
+    return _file("segments", segments.SUPPORTED, whole)
 
 
 def _workflow(limits: DescriptorLimits) -> Schema:
@@ -147,15 +189,20 @@ def _kinds() -> list[str]:
 
 def _typed_values() -> list[Schema]:
     """The rules of a segment's parameter: its value is of its type, or a reference; a required one has a value."""
-    typed = [
+    typed = _typed("value", segments.TYPES, _REFERENCE)
+    has_value = {"properties": {"value": {"not": _NULL}}, "required": ["value"]}
+    return [*typed, {"if": {"properties": {"required": {"const": True}}, "required": ["required"]}, "then": has_value}]
+
+
+def _typed(key: str, names: Iterable[str], *others: Schema) -> list[Schema]:
+    """The field `key` is of the type that `type` names, or one of the others."""
+    return [
         {
             "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
-            "then": {"properties": {"value": {"anyOf": [{"type": [name, "null"]}, _REFERENCE]}}},
+            "then": {"properties": {key: {"anyOf": [{"type": [name, "null"]}, *others]}}},
         }
-        for name in segments.TYPES
+        for name in names
     ]
-    has_value = {"properties": {"value": {"not": {"type": "null"}}}, "required": ["value"]}
-    return [*typed, {"if": {"properties": {"required": {"const": True}}, "required": ["required"]}, "then": has_value}]
 
 
 def _chaos_level() -> Schema:
@@ -165,6 +212,100 @@ def _chaos_level() -> Schema:
         "then": {"properties": {"chaos_level": {"type": "integer"}}, "required": ["chaos_level"]},
         "else": {"properties": {"chaos_level": {"type": "null"}}},
     }
+
+
+# --------------------------------------------------------------------------------------------------- control flow
+
+
+def _flow_properties(limits: DescriptorLimits, more: Mapping[str, Schema]) -> Schema:
+    """What version 2.0 of `segments` adds to a file."""
+    told = _object(
+        segments.FILE_2,
+        limits,
+        {
+            "global_variables": _variables(limits),
+            "functions": {"type": ["array", "null"], "items": _function(limits)},
+            segments.LIST: _list(_flow_segment(limits, more), limits.max_tasks),
+        },
+    )["properties"]
+    return {name: told[name] for name in ("global_variables", "functions", segments.LIST)}
+
+
+def _flow_segment(limits: DescriptorLimits, more: Mapping[str, Schema]) -> Schema:
+    branch = {"condition": _described("What decides."), "if_body": {"minItems": 1}}
+    controls = {
+        "condition": _or_null(_object(control_flow.BRANCH, limits, branch)),
+        "loop": _or_null(_loop(limits)),
+        "function_def": _or_null(_function(limits)),
+        "function_call": _or_null(_object(control_flow.CALL, limits, {})),
+    }
+    told = {**more, **controls, "variables": _variables(limits), "id": {"allOf": [{"pattern": _IN_PATHS}]}}
+    has = {place: {"properties": {place: {"not": _NULL}}, "required": [place]} for place in control_flow.PLACES}
+    a_type = {"properties": {"task_type": {"not": _NULL}}, "required": ["task_type"]}
+    at_most_one = [{"not": {"allOf": [has[one], has[other]]}} for one, other in combinations(has, 2)]
+    rules = [{"anyOf": [a_type, *has.values()]}, *at_most_one, {"if": has["loop"], "then": _rounds()}]
+    return _object(segments.SEGMENT_2, limits, told) | {"allOf": rules}
+
+
+def _rounds() -> Schema:
+    """What the metadata of a loop says of its rounds."""
+    most = {"type": ["integer", "null"], "minimum": 1, "maximum": control_flow.MOST_PARALLEL}
+    told = {"parallel": {"type": ["boolean", "null"]}, "max_parallel": most}
+    return {"properties": {"metadata": {"properties": told}}}
+
+
+def _loop(limits: DescriptorLimits) -> Schema:
+    number = {"type": ["string", "integer", "null"]}
+    more: dict[str, Schema] = {
+        "iterable": {"type": ["string", "array", "null"]},
+        "start": number,
+        "end": number,
+        "step": {**number, "not": {"const": 0}},
+        "condition": _described("It goes on as long as this holds.", {"type": "null"}),
+        "body": {"minItems": 1},
+    }
+    rules = [_of_kind(kind, *fields) for kind, fields in control_flow.LOOP_FIELDS.items()]
+    return _object(control_flow.LOOP, limits, more) | {"allOf": rules}
+
+
+def _of_kind(kind: str, needed: tuple[str, ...], possible: tuple[str, ...]) -> Schema:
+    """The fields of one kind of loop."""
+    others = {name for fields in control_flow.LOOP_FIELDS.values() for each in fields for name in each}
+    foreign = dict.fromkeys(sorted(others - {*needed, *possible}), _NULL)
+    return {
+        "if": {"properties": {"type": {"type": "string", "pattern": _in_any_case(kind)}}, "required": ["type"]},
+        "then": {"required": list(needed), "properties": foreign | {name: {"not": _NULL} for name in needed}},
+    }
+
+
+def _function(limits: DescriptorLimits) -> Schema:
+    rules = {"allOf": _typed("default_value", control_flow.TYPES)}
+    parameters = {"type": ["array", "null"], "items": _object(control_flow.FUNCTION_PARAMETER, limits, {}) | rules}
+    told: dict[str, Schema] = {"parameters": {**parameters, "description": "What it takes."}, "body": {"minItems": 1}}
+    return _object(control_flow.FUNCTION, limits, told)
+
+
+def _variables(limits: DescriptorLimits) -> Schema:
+    value = {"value": {"description": "What it begins with, of its type; no ${…} reference."}}
+    item = _object(control_flow.VARIABLE, limits, value) | {"allOf": _typed("value", control_flow.TYPES)}
+    return {"type": ["array", "null"], "items": item}
+
+
+def _condition(limits: DescriptorLimits) -> Schema:
+    """An operator with its operands, which may be conditions."""
+    inner = {"if": {"type": "object", "required": ["operator"]}, "then": _CONDITION}
+    told = _object(
+        control_flow.CONDITION, limits, {"left": {"anyOf": [{"type": "string"}, _CONDITION]}, "right": inner}
+    )
+    negates = {"properties": {"operator": {"type": "string", "pattern": _in_any_case("not")}}, "required": ["operator"]}
+    joins = {"properties": {"operator": {"type": "string", "pattern": _in_any_case("and", "or")}}}
+    sides = {"properties": {"right": {"anyOf": [{"type": ["string", "boolean"]}, _CONDITION]}}}
+    counts = {"if": negates, "then": {"properties": {"right": _NULL}}, "else": {"required": ["right"]}}
+    return told | {"allOf": [counts, {"if": joins, "then": sides}]}
+
+
+def _described(words: str, *others: Schema) -> Schema:
+    return {"description": words, "anyOf": [_CONDITION, *others]}
 
 
 # -------------------------------------------------------------------------------------------------------- pieces

@@ -8,7 +8,7 @@ from tests.core.alt.descriptors import segments_file
 
 
 def flow_file(*segments: Any, **fields: Any) -> dict[str, Any]:
-    return segments_file(*segments, **({"version": "2.0"} | fields))
+    return segments_file(*segments or [step("a")], **({"version": "2.0"} | fields))
 
 
 def step(name: str, *dependencies: str, **fields: Any) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from runner.core.alt import DescriptorLimits, decode, fields, json_schema, segments, tasks, workflow
+from runner.core.alt import DescriptorLimits, control_flow, decode, fields, json_schema, segments, tasks, workflow
+from runner.core.alt.conversion import convert
 from runner.core.alt.fields import Field, Integer, Number, Table, Word
+from runner.core.alt.media import Format
 from runner.core.errors import InvalidDescriptor
 from tests.core.alt.descriptors import (
     as_json,
@@ -25,6 +27,20 @@ from tests.core.alt.descriptors import (
     task,
     tasks_file,
     workflow_file,
+)
+from tests.core.alt.flows import (
+    GLOBALS,
+    branch,
+    call,
+    compared,
+    counted,
+    during,
+    each,
+    flow_file,
+    function,
+    parameter,
+    step,
+    variable,
 )
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.alt*"))
@@ -44,11 +60,12 @@ FITTING: Final[dict[Any, list[Any]]] = {
     fields.text: ["", "x"],
     fields.filled_text: ["x"],
     fields.identifier: ["x" * 256],
+    control_flow.name: ["item", "öğe_2", "_"],
     fields.title: ["1.0"],
     fields.short_text: ["", "ı" * 1_000],
     fields.boolean: [True, False],
     fields.mapping: [{}, {"k": None, "priority": "high"}],
-    fields.texts: [[]],
+    fields.texts: [[], ["x"], ["x", "y"]],
     fields.instant: ["2025-04-26T19:32:00Z", "2025-04-26", " 2025-4-6 1:32:00 +3"],
     fields.as_it_is: [None],
 }
@@ -68,7 +85,8 @@ def fitting(field: Field) -> list[Any]:
 def changes(table: Table) -> st.SearchStrategy[dict[str, Any]]:
     """Fields of an object; a few of them, now and then, odd ones."""
     lists = (tasks.LIST, segments.LIST, workflow.LIST, workflow.EDGES)
-    free = {name: field for name, field in table.fields.items() if name not in ("id", "type", *lists)}
+    own = ("id", "type", "version", "name", "body", "if_body", "function_name", *lists, *control_flow.PLACES)
+    free = {name: field for name, field in table.fields.items() if name not in own}
     sound = st.fixed_dictionaries({}, optional={name: st.sampled_from(fitting(field)) for name, field in free.items()})
     odd = st.dictionaries(st.sampled_from([*table.fields, "colour"]), st.sampled_from(ODD), max_size=1)
     return st.one_of(sound, sound, st.builds(lambda one, two: one | two, sound, odd), odd)
@@ -79,6 +97,66 @@ PARAMETERS = st.lists(
 )
 
 
+#: Of each field of control flow that may hold many things, some of them.
+OPERANDS: Final[dict[str, list[Any]]] = {
+    "left": ["v", "item.part", "${inputs.x}", compared(), {"operator": "not", "left": "flag"}, {"operator": "EQ"}],
+    "right": [None, 1, "v", [], {"k": 1}, {"operator": 1}, compared("Or", "flag", True), "${inputs.x}"],
+    "condition": [compared(), compared("GT", "number", 1.5), compared("and", compared(), "flag"), {}, 5],
+    "iterable": ["items", "${inputs.x}", [1, 2], {}, 1],
+    "start": [0, 2.0, 0.5, "number", "${inputs.x}", True],
+    "end": [9, -1, "text"],
+    "step": [1, 0, -1, 0.0, "number"],
+    "value": [None, 1, "x", True, [], {}],
+    "default_value": [None, 1, "x", True, [], {}],
+    "variables": [None, [], [variable("own", 1)], [variable("öz", "1", "number")], {}],
+    "parameters": [None, [], [parameter("p")], [parameter("p", "array", default_value=[])], {}],
+    "arguments": [None, {}, {"p": 1}, {"p": "${inputs.x}"}],
+}
+
+
+def varied(table: Table) -> st.SearchStrategy[dict[str, Any]]:
+    """A few fields of an object of control flow, many of them sound."""
+    values = {name: st.sampled_from(OPERANDS[name]) for name in table.fields if name in OPERANDS}
+    return st.builds(
+        lambda some, other: some | other,
+        st.dictionaries(st.sampled_from(sorted(values)), st.none(), max_size=2).flatmap(
+            lambda names: st.fixed_dictionaries({name: values[name] for name in names})
+        ),
+        st.one_of(st.just({}), st.just({}), changes(table)),
+    )
+
+
+@st.composite
+def flow_files(draw: st.DrawFn) -> dict[str, Any]:
+    """With control flow."""
+    loop = draw(st.sampled_from([each(["x"]), counted(["x"]), during(["x"])]))
+    place, control, table = draw(
+        st.sampled_from(
+            [
+                ("loop", loop, control_flow.LOOP),
+                ("condition", branch(["x"]), control_flow.BRANCH),
+                ("condition", branch(["x"], ["y"]), control_flow.BRANCH),
+                ("function_call", call("f", p=1), control_flow.CALL),
+                ("function_def", function("g", "x"), control_flow.FUNCTION),
+            ]
+        )
+    )
+    if draw(st.booleans()):
+        control = control | {"condition": compared() | draw(varied(control_flow.CONDITION))}
+    first = step("a", **{place: control | draw(varied(table))})
+    first |= draw(
+        st.sampled_from([{}, {"metadata": {"parallel": True}}, {"metadata": {"max_parallel": 0}}, {"loop": {}}])
+    )
+    first |= draw(varied(segments.SEGMENT_2))
+    declared = variable("w", 1, draw(st.sampled_from(["number", "Number", "string"]))) | draw(
+        varied(control_flow.VARIABLE)
+    )
+    taken = parameter("p") | draw(varied(control_flow.FUNCTION_PARAMETER))
+    functions = [function("f", "z", parameters=[taken]) | draw(varied(control_flow.FUNCTION))]
+    fields = {"global_variables": [*GLOBALS, declared], "functions": functions}
+    return flow_file(first, step("x"), step("y"), step("z"), **fields) | draw(changes(segments.FILE_2))
+
+
 @st.composite
 def files(draw: st.DrawFn) -> dict[str, Any]:
     """Of all dialects; many of them sound, many nearly so."""
@@ -87,6 +165,8 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
             return tasks_file(task("a") | draw(changes(tasks.TASK)), task("b", "a")) | draw(changes(tasks.FILE))
         case "segments":
             changed = {"parameters": draw(PARAMETERS)} | draw(changes(segments.SEGMENT))
+            if draw(st.booleans()):
+                return draw(flow_files())
             return segments_file(segment("a") | changed) | draw(changes(segments.FILE))
     nodes = [node("a") | draw(changes(workflow.NODE)), node("b")]
     edges = [edge("a", "b") | draw(changes(workflow.EDGE))]
@@ -106,12 +186,13 @@ def test_what_the_decoder_accepts_is_valid(raw: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_is_valid(path: Path) -> None:
-    ANY.validate(yaml.safe_load(path.read_text()))
+    ANY.validate(json.loads(convert(path.read_bytes(), Format.JSON).content))
 
 
 #: Of a reader, a value that is of the wrong type.
 WRONG_TYPES: Final[dict[Any, Any]] = {
     **dict.fromkeys([fields.text, fields.filled_text, fields.identifier, fields.title, fields.short_text], 5),
+    control_flow.name: 5,
     fields.instant: 1_745_695_920,
     fields.boolean: "yes",
     fields.mapping: [],
@@ -130,6 +211,38 @@ def broken(table: Table) -> Iterator[tuple[str, Any]]:
             yield name, None
 
 
+def broken_flows() -> Iterator[tuple[str, dict[str, Any]]]:
+    x = step("x")
+    for name, value in broken(segments.FILE_2):
+        if name != "version":
+            yield f"flow.{name}", flow_file() | {name: value}
+    for name, value in broken(segments.SEGMENT_2):
+        yield f"step.{name}", flow_file(step("a") | {name: value})
+    for place, control, table in (
+        ("loop", each(["x"]), control_flow.LOOP),
+        ("condition", branch(["x"]), control_flow.BRANCH),
+        ("function_call", call("f"), control_flow.CALL),
+        ("function_def", function("g", "x"), control_flow.FUNCTION),
+    ):
+        for name, value in broken(table):
+            yield (
+                f"{place}.{name}",
+                flow_file(step("a", **{place: control | {name: value}}), x, global_variables=GLOBALS),
+            )
+    for name, value in broken(control_flow.VARIABLE):
+        yield f"variable.{name}", flow_file(step("a", variables=[variable("v") | {name: value}]))
+    for name, value in broken(control_flow.FUNCTION_PARAMETER):
+        yield (
+            f"parameter.{name}",
+            flow_file(x, functions=[function("f", "x", parameters=[parameter("p") | {name: value}])]),
+        )
+    for name, value in broken(control_flow.CONDITION):
+        for deep in (False, True):
+            condition = compared() | {name: value}
+            chosen = branch(["x"], condition=compared("and", condition, condition) if deep else condition)
+            yield f"condition.{name}", flow_file(step("a", condition=chosen), x, global_variables=GLOBALS)
+
+
 def all_broken() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, value in broken(tasks.FILE):
         yield f"tasks.{name}", tasks_file() | {name: value}
@@ -141,6 +254,7 @@ def all_broken() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"segment.{name}", segments_file(segment("a") | {name: value})
     for name, value in broken(segments.PARAMETER):
         yield f"parameter.{name}", segments_file(segment("a", parameters=[{"name": "p", "value": 1, name: value}]))
+    yield from broken_flows()
     for name, value in broken(workflow.FILE):
         yield f"workflow.{name}", workflow_file() | {name: value}
     for name, value in broken(workflow.NODE):
@@ -178,6 +292,25 @@ def test_a_wrong_type_word_or_missing_field_is_refused_by_both() -> None:
         segments_file(segment("a", parameters=[{"name": "p", "type": "number", "value": "5"}])),
         segments_file(segment("a", parameters=[{"name": "p", "required": True, "value": None}])),
         {"title": "x"},
+        flow_file(step("a/b")),
+        flow_file({"id": "a", "content": "c"}),
+        flow_file(step("a", loop=each(["x"]), condition=branch(["y"])), step("x"), step("y"), global_variables=GLOBALS),
+        flow_file(step("a", loop=each([])), global_variables=GLOBALS),
+        flow_file(step("a", loop=each(["x"], iterable=None)), step("x")),
+        flow_file(step("a", loop=each(["x"], iterable=5)), step("x")),
+        flow_file(step("a", loop=each(["x"]) | {"end": 1}), step("x"), global_variables=GLOBALS),
+        flow_file(step("a", loop=counted(["x"], step=0)), step("x")),
+        flow_file(step("a", loop=counted(["x"], 0.5)), step("x")),
+        flow_file(step("a", loop=during(["x"], condition={"left": "v"})), step("x"), global_variables=GLOBALS),
+        flow_file(step("a", loop=counted(["x"]), metadata={"parallel": True, "max_parallel": 0}), step("x")),
+        flow_file(step("a", condition=branch(["x"], condition={"operator": "eq", "left": "v"})), step("x")),
+        flow_file(step("a", condition=branch(["x"], condition=compared("not", "flag", True))), step("x")),
+        flow_file(step("a", condition=branch(["x"], condition=compared("and", "flag", 1))), step("x")),
+        flow_file(global_variables=[variable("a b")]),
+        flow_file(global_variables=[variable("1")]),
+        flow_file(global_variables=[variable("n", "1", "number")]),
+        flow_file(functions=[function("f", "a", parameters=[parameter("p", "array", default_value={})])]),
+        flow_file(functions=[function("f")]),
     ],
 )
 def test_bounds_and_rules_are_known_to_both(raw: dict[str, Any]) -> None:
@@ -204,6 +337,7 @@ def test_a_field_that_is_left_out_is_missed_by_both() -> None:
     for table, whole in (
         (tasks.FILE, tasks_file()),
         (segments.FILE, segments_file()),
+        (segments.FILE_2, flow_file()),
         (workflow.FILE, workflow_file()),
     ):
         for name in table.required:
