@@ -51,8 +51,8 @@ class LinesAudience:
         self._several = False
         #: Text that was streamed and has no end of line yet, by job and task.
         self._open: dict[tuple[str, str], str] = {}
-        #: The last progress that had a line, by job, task and attempt.
-        self._progress: dict[tuple[str, str, int], tuple[float, str]] = {}
+        #: The attempt and the last progress of it that had a line, by job and task.
+        self._progress: dict[tuple[str, str], tuple[int, float, str]] = {}
 
     @asynccontextmanager
     async def showing(self, views: Sequence[JobView]) -> AsyncIterator[None]:
@@ -66,6 +66,8 @@ class LinesAudience:
             return
         if isinstance(event, AttemptProgressed) and not self._worth_a_line(view.id, event):
             return
+        if isinstance(event, TaskEvent) and view.task(event.task_id).state.terminal:
+            self._progress.pop((view.id, event.task_id), None)
         if isinstance(event, TaskEvent) and (rest := self._open.pop((view.id, event.task_id), "")):
             self._line(view, recorded, f"{event.task_id}│ {rest}")
         self._line(view, recorded, sentences.told(recorded, view))
@@ -76,11 +78,12 @@ class LinesAudience:
 
     def _worth_a_line(self, job: str, event: AttemptProgressed) -> bool:
         """Whether it has moved by a step since the last line, or says something else."""
-        place = (job, event.task_id, event.attempt)
-        fraction, message = self._progress.get(place, (0.0, ""))
+        attempt, fraction, message = self._progress.get((job, event.task_id), (0, 0.0, ""))
+        if attempt != event.attempt:
+            fraction, message = 0.0, ""
         if event.message == message and (event.fraction or 0.0) < fraction + _STEP:
             return False
-        self._progress[place] = (event.fraction or 0.0, event.message)
+        self._progress[job, event.task_id] = (event.attempt, event.fraction or 0.0, event.message)
         return True
 
     def _text(self, view: JobView, recorded: Recorded, event: AttemptOutput) -> None:
@@ -167,9 +170,11 @@ class Followed:
     def _begin(view: JobView, job: Any, after: int) -> None:
         from runner.frames import instant
 
-        view.title, view.task_count = job.title, job.task_count
-        view.expect((task.task_id, task.description) for task in job.tasks)
+        view.title, view.task_count, view.own_count = job.title, job.task_count, job.task_count
+        # Tasks in bodies are told of by the events with which they come into being.
+        view.expect((task.task_id, task.description, task.task_type) for task in list(job.tasks)[: job.task_count])
         if after:
+            view.task_count = max(job.task_count, len(job.tasks))
             # What came before is not replayed, and the end may be before.
             view.sequence = after
             view.state = JobState(job.state)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from runner.cli import output
 from runner.cli.sentences import JOB_LOOKS, TASK_LOOKS
-from runner.cli.view import JobView, TaskView
+from runner.cli.view import Flow, JobView, TaskView
 from runner.core.events import JobState, Recorded, TaskState
 from runner.core.plan import Instant
 from runner.core.record import duration_text
@@ -74,7 +74,7 @@ class LiveAudience:
         shown = shown[: max(1, room)]
         rows: list[RenderableType] = []
         for view in shown:
-            rows += _job_rows(view, now, room // max(1, len(shown)), self._console.width)
+            rows += job_rows(view, now, room // max(1, len(shown)), self._console.width)
         if left := len(self._views) - len(shown):
             rows.append(Text(f"  … and {left} more jobs", "bright_black"))
         if self._notice:
@@ -88,23 +88,36 @@ async def _draw(live: Live) -> None:
         await asyncio.sleep(_PERIOD)
 
 
-def _job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[RenderableType]:
+def job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[RenderableType]:
     yield _job_row(view, now, width)
-    tasks = list(view.tasks.values())
     if view.state is JobState.QUEUED:
         return
+    tasks = list(_tree(view))
     if len(tasks) + 1 > room:
-        tasks = [task for task in tasks if task.state in _PRESENT]
+        tasks = [(depth, task) for depth, task in tasks if task.state in _PRESENT]
     shown = tasks[: max(0, room - 2)]
     spare = room - 2 - len(shown)
-    for task in shown:
-        yield _task_row(task, now, width)
+    for depth, task in shown:
+        yield _task_row(task, depth, now, width)
         for text in _last_lines(task, min(_TEXT_LINES, spare), width - 8):
             spare -= 1
             yield text
-    if hidden := len(view.tasks) - len(shown):
+    if hidden := view.total - len(shown):
         done = view.count(TaskState.SUCCEEDED)
-        yield Text(f"    … {hidden} more tasks; {done} of {len(view.tasks)} succeeded", "bright_black")
+        yield Text(f"    … {hidden:,} more tasks; {done:,} of {view.total:,} succeeded", "bright_black")
+
+
+def _tree(view: JobView) -> Iterator[tuple[int, TaskView]]:
+    """The tasks worth a line, those in bodies below what runs them, and how deep they stand."""
+    inside: dict[str, list[TaskView]] = {}
+    for task in view.tasks.values():
+        if task.owner in view.tasks and task.state in _PRESENT:
+            inside.setdefault(task.owner, []).append(task)
+    waiting = [(0, task) for task in reversed(view.tasks.values()) if task.owner not in view.tasks]
+    while waiting:
+        depth, task = waiting.pop()
+        yield depth, task
+        waiting += [(depth + 1, each) for each in reversed(inside.get(task.id, ()))]
 
 
 def _row(name: Text, bar: RenderableType, told: Text, width: int) -> Table:
@@ -122,21 +135,37 @@ def _row(name: Text, bar: RenderableType, told: Text, width: int) -> Table:
 def _job_row(view: JobView, now: Instant, width: int) -> RenderableType:
     glyph, word, colour = JOB_LOOKS[view.state]
     name = Text.assemble((f"{glyph} ", colour), (harmless(view.title or view.id), "bold"))
-    done = sum(task.state.terminal for task in view.tasks.values())
-    told = f"{view.progress:4.0%}  {done}/{max(view.task_count, len(view.tasks))} tasks  {_elapsed(view, now)}  {word}"
+    told = f"{view.progress:4.0%}  {view.ended}/{view.total} tasks  {_elapsed(view, now)}  {word}"
     return _row(name, _bar(view.progress, colour, width), Text(told, colour), width)
 
 
-def _task_row(task: TaskView, now: Instant, width: int) -> RenderableType:
+def _task_row(task: TaskView, depth: int, now: Instant, width: int) -> RenderableType:
     glyph, word, colour = TASK_LOOKS[task.state]
-    name = Text.assemble((f"  {glyph} ", colour), harmless(task.id))
+    shown = task.id.removeprefix(task.owner).removeprefix("/") if depth else task.id
+    name = Text.assemble((f"{'  ' * (depth + 1)}{glyph} ", colour), harmless(shown))
     if task.state is TaskState.RUNNING:
-        bar: RenderableType = _bar(task.fraction, colour, width)
+        bar: RenderableType = _bar(_fraction(task), colour, width)
     else:
         bar = Text(word, colour)
     attempt = f"attempt {task.attempt}  " if task.attempt > 1 else ""
-    told = f"{_task_time(task, now)}  {attempt}{harmless(task.trouble or task.message)}".replace("\n", " ")
+    flow = "" if task.flow is None else _flow(task.flow)
+    told = f"{_task_time(task, now)}  {attempt}{flow}{harmless(task.trouble or task.message)}".replace("\n", " ")
     return _row(name, bar, Text(told, "bright_black"), width)
+
+
+def _fraction(task: TaskView) -> float | None:
+    if task.flow is None:
+        return task.fraction
+    return None if task.flow.body == "round" and not task.flow.rounds else task.flow.progress
+
+
+def _flow(flow: Flow) -> str:
+    """How far a control task is: `12/5,000 rounds, 2 failed`."""
+    if flow.body != "round":
+        return {"if": "branch if  ", "else": "branch else  "}.get(flow.body, "")
+    of = f"/{flow.rounds:,}" if flow.rounds else ""
+    failed = f", {flow.failed:,} failed" if flow.failed else ""
+    return f"{flow.done:,}{of} rounds{failed}  "
 
 
 def _bar_length(width: int) -> int:

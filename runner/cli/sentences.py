@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from runner.cli.view import JobView
+import msgspec
+
+from runner.cli.view import JobView, TaskView
 from runner.core import events
 from runner.core.events import JobState, TaskState, WaitReason
 from runner.core.plan import Instant
 from runner.core.record import duration_text
+from runner.reports.standing import counted
+from runner.reports.wording import short
 
 #: Glyph, word, colour.
 JOB_LOOKS: Final = {
@@ -86,7 +90,7 @@ def _of_job(event: events.JobEvent, view: JobView) -> str:  # noqa: PLR0911 -- o
 
 
 def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # noqa: C901, PLR0911 -- one for each kind
-    task = view.tasks[event.task_id]
+    task = view.task(event.task_id)
     match event:
         case events.AttemptStarted():
             return f"attempt {event.attempt} started ({event.handler})"
@@ -113,7 +117,25 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             return f"reused from job {event.job_id}"
         case events.TaskCancelled() | events.TaskSkipped():
             return f"{TASK_LOOKS[task.state][1]}: {event.reason}"
-    return type(event).__name__
+    return _of_control(event, task, time)
+
+
+def _of_control(event: events.TaskEvent, task: TaskView, time: Instant) -> str:
+    """`round 3 begins (ticket = T-17)`, `takes the branch if`, `calls score`."""
+    if isinstance(event, events.ControlSucceeded):
+        rounds = f", {counted(task.flow.done, 'round')}" if task.flow and task.flow.body in {"", "round"} else ""
+        took = between(task.started_at, time)
+        return f"succeeded{f' in {took}' if took else ''}{rounds}"
+    if not isinstance(event, events.BodyStarted):
+        return type(event).__name__
+    if event.body == "round":
+        value = ""
+        if event.value:
+            value = f" ({event.name or 'its variable'} = {short(msgspec.json.decode(event.value))})"
+        return f"round {event.round} begins{value}"
+    if event.body == "call":
+        return f"calls {event.name or 'a function'}"
+    return f"takes the branch {event.body}"
 
 
 def _answer(event: events.TaskSignalled) -> str:
@@ -140,6 +162,7 @@ def ended(view: JobView) -> str:
     """One line about a job that has ended, or not yet."""
     glyph, word, _ = JOB_LOOKS[view.state]
     took = between(view.started_at, view.ended_at)
-    tasks = f"{view.count(TaskState.SUCCEEDED)} of {max(view.task_count, len(view.tasks))} tasks"
+    skipped = view.count(TaskState.SKIPPED)
+    tasks = f"{view.count(TaskState.SUCCEEDED)} of {view.total - skipped} tasks"
     why = f"; {failure(view.error)}" if view.error else ""
     return f"{glyph} {view.id} “{view.title}” {word}{f' in {took}' if took else ''}, {tasks}{why}"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
 
 from runner.cli.sentences import JOB_LOOKS, TASK_LOOKS
+from runner.cli.view import CONTROLS
 from runner.core.events import JobState, TaskState
 from runner.core.plan import Priority
 from runner.core.record import duration_text
 from runner.reports.standing import harmless
+
+#: What the id of a control task has beside it in those of a round.
+_ROUND: Final = re.compile(r"\[\d+\]$")
 
 
 def jobs(found: list[Any]) -> Table:
@@ -58,7 +64,7 @@ def facts(job: Any) -> Table:
         "title": Text(harmless(job.title), "bold"),
         "job": job.job_id,
         "state": _state(job),
-        "progress": f"{job.progress:.0%} of {job.task_count} tasks",
+        "progress": f"{job.progress:.0%} of {max(job.task_count, len(job.tasks))} tasks",
         "alt id": harmless(job.alt_id),
         "queue": f"{harmless(job.queue)}, priority {_priority(job.priority)}",
         "labels": harmless(", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
@@ -79,15 +85,15 @@ def facts(job: Any) -> Table:
 
 
 def tasks(job: Any) -> Table:
-    """A row for each task of a job in view FULL."""
+    """A row for each task of a job in view FULL; those in bodies below the task that runs them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("TASK", "TYPE", "STATE", "DONE", "ATTEMPTS", "TOOK"):
         table.add_column(name, no_wrap=True)
     table.add_column("WHY", overflow="fold")
-    for task in job.tasks:
+    for depth, name, task in _tree(job.tasks):
         glyph, word, colour = TASK_LOOKS[TaskState(task.state)]
         table.add_row(
-            Text(harmless(task.task_id)),
+            Text(f"{'  ' * depth}{harmless(name)}"),
             Text(harmless(task.task_type)),
             Text(f"{glyph} {word}", colour),
             f"{task.progress:.0%}",
@@ -96,6 +102,20 @@ def tasks(job: Any) -> Table:
             Text(harmless(_failure(task, "failure"))),
         )
     return table
+
+
+def _tree(tasks: Iterable[Any]) -> Iterator[tuple[int, str, Any]]:
+    """Each task with how deep it stands and its name there, such as `[3]/fetch`, and below it what it runs."""
+    controls = {task.task_id for task in tasks if task.task_type in CONTROLS}
+    inside: dict[str, list[Any]] = {}
+    for task in tasks:
+        owner = _ROUND.sub("", task.task_id.rpartition("/")[0])
+        inside.setdefault(owner if owner in controls else "", []).append(task)
+    waiting = [(0, "", task) for task in reversed(inside.pop("", []))]
+    while waiting:
+        depth, owner, task = waiting.pop()
+        yield depth, task.task_id.removeprefix(owner).removeprefix("/") if owner else task.task_id, task
+        waiting += [(depth + 1, task.task_id, each) for each in reversed(inside.get(task.task_id, ()))]
 
 
 def _priority(number: int) -> str:

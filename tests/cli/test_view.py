@@ -1,12 +1,20 @@
 from __future__ import annotations
 
-import pytest
+import re
+from collections.abc import Callable, Iterator
 
-from runner.cli import sentences
-from runner.cli.view import TAIL, JobView
+import pytest
+from altrunner.v1 import job_pb2
+from rich.console import Console
+
+from runner.cli import sentences, tables
+from runner.cli.live import job_rows
+from runner.cli.view import FAILED_KEPT, TAIL, JobView
 from runner.core import events
 from runner.core.events import Event, JobState, TaskState
 from runner.core.plan import Priority
+from tests.reports.conftest import START
+from tests.reports.flows import counting, ran, tickets, triage
 
 SECOND = 1_000_000
 ACCEPTED = events.JobAccepted("Digest", 2, "default", Priority.HIGH)
@@ -103,3 +111,121 @@ def test_events_after_a_gap_change_what_they_can() -> None:
 def test_an_event_is_a_sentence(event: Event, sentence: str) -> None:
     happened: list[Event] = [ACCEPTED, STARTED, events.AttemptStarted("a", 1, "x"), event]
     assert sentences.told(events.Recorded(4, 4 * SECOND, event), view_of(*happened)) == sentence
+
+
+def followed(count: int, *, fails: Callable[[str], bool] = lambda _: False) -> Iterator[tuple[JobView, str]]:
+    """A view of a job with a loop, after each of its events, and the sentence for that."""
+    view = JobView("j")
+    view.expect([("fetch", "", "delay"), ("each_ticket", "", "for_each"), ("report", "", "delay")])
+    _, happened = ran(triage(), tickets(count), fails=fails)
+    for recorded in happened:
+        view.apply(recorded)
+        yield view, sentences.told(recorded, view)
+
+
+def test_rounds_branches_and_calls_are_told_in_words() -> None:
+    told = [sentence for _, sentence in followed(2)]
+    for sentence in (
+        "each_ticket: round 1 begins (ticket = id: T-1, severity: 2)",
+        "each_ticket[1]/rate: calls score",
+        "each_ticket[1]/urgent: takes the branch else",
+        "each_ticket[1]/urgent: succeeded in 7 ms",
+        "each_ticket: succeeded in 14 ms, 2 rounds",
+    ):
+        assert sentence in told
+
+
+def test_a_job_with_loops_counts_all_its_tasks_and_never_falls_back() -> None:
+    progress = [0.0]
+    for view, _ in followed(20):
+        progress.append(view.progress)
+        assert view.ended <= view.total
+    assert progress == sorted(progress)
+    assert len({round(share, 3) for share in progress}) > 20
+    assert (view.ended, view.total) == (103, 103)
+    assert view.count(TaskState.SKIPPED) == 20
+    assert sentences.ended(view).endswith(", 83 of 83 tasks")
+
+
+def test_of_a_long_loop_only_what_is_under_way_and_some_failures_are_kept() -> None:
+    most = 0
+    for view, _ in followed(300, fails=lambda name: name.endswith("/weigh")):
+        most = max(most, len(view.tasks))
+    assert most <= FAILED_KEPT + 16 * 5 + 4
+    flow = view.tasks["each_ticket"].flow
+    assert flow is not None
+    assert (flow.rounds, flow.begun, flow.done, flow.failed) == (300, 300, 300, 300)
+    assert view.count(TaskState.FAILED) == 601
+    assert view.ended == view.total
+
+
+def test_a_loop_of_which_nobody_knows_the_end_counts_its_rounds() -> None:
+    view = JobView("j")
+    _, happened = ran(counting(3), {})
+    for recorded in happened[:-3]:
+        view.apply(recorded)
+    flow = view.tasks["until"].flow
+    assert flow is not None
+    assert (flow.rounds, flow.begun, flow.progress) == (0, 3, 0.0)
+
+
+def test_control_tasks_are_not_lost_with_a_runner_and_instances_are() -> None:
+    _, happened = ran(triage(), tickets(1))
+    began = next(place for place, each in enumerate(happened) if getattr(each.event, "task_id", "").endswith("/weigh"))
+    view = view_of(*(each.event for each in happened[: began + 1]), events.JobReleased("r1", "shutdown"))
+    assert view.tasks["each_ticket"].state is TaskState.RUNNING
+    assert view.tasks["each_ticket[0]/rate/weigh"].state is TaskState.PENDING
+
+
+def test_what_will_not_run_again_once_its_body_begins_is_told_and_not_counted_before() -> None:
+    view = JobView("j")
+    view.expect([("each", "", "for_each")])
+    reused = events.TaskReused("each[0]/a", job_id="earlier")
+    view.apply(events.Recorded(1, 0, events.JobAccepted("x", 1, "default", Priority.HIGH)))
+    view.apply(events.Recorded(2, 0, reused))
+    assert sentences.told(events.Recorded(2, 0, reused), view) == "each[0]/a: reused from job earlier"
+    assert view.total == 1
+    view.apply(events.Recorded(3, 0, STARTED))
+    view.apply(events.Recorded(4, 0, events.BodyStarted("each", body="round", task_count=1, rounds=1)))
+    view.apply(events.Recorded(5, 0, reused))
+    assert (view.ended, view.total) == (1, 2)
+
+
+def test_a_watch_that_begins_in_the_middle_of_a_loop_shows_what_it_can() -> None:
+    _, happened = ran(triage(), tickets(40))
+    for begin in range(0, len(happened), 37):
+        view = JobView("j")
+        view.expect([("fetch", "", "delay"), ("each_ticket", "", "for_each"), ("report", "", "delay")])
+        view.task_count = view.own_count = 3
+        for recorded in happened[begin:]:
+            view.apply(recorded)
+            assert sentences.told(recorded, view)
+        assert view.state is JobState.SUCCEEDED
+        assert len(view.tasks) <= 4
+
+
+def test_the_live_view_has_a_line_for_a_loop_and_for_what_runs_in_it() -> None:
+    console = Console(width=110, color_system=None)
+    views = followed(300, fails=lambda name: "[1]/rate" in name)
+    view = next(view for view, _ in views if view.ended > 600)
+    with console.capture() as captured:
+        for row in job_rows(view, START + 5_000_000, 20, 110):
+            console.print(row)
+    lines = captured.get().splitlines()
+    assert len(lines) <= 20
+    assert any(re.search(r"● each_ticket .* \d+/300 rounds, 1 failed", line) for line in lines)
+    assert any(re.search(r"^ +[●✗] \[\d+\]/(rate|urgent)", line) for line in lines)
+    assert any("more tasks" in line for line in lines)
+
+
+def test_tasks_of_a_job_stand_below_what_runs_them() -> None:
+    names = ["a", "a[0]/b", "c/d", "a[0]/b/x", "a[1]/b"]
+    kinds = {"a": "for_each", "a[0]/b": "condition"}
+    succeeded = job_pb2.TASK_STATE_SUCCEEDED
+    tasks = [job_pb2.Task(task_id=name, task_type=kinds.get(name, "delay"), state=succeeded) for name in names]
+    job = job_pb2.Job(tasks=tasks)
+    console = Console(width=110, color_system=None)
+    with console.capture() as captured:
+        console.print(tables.tasks(job))
+    shown = [re.split(r"(?<=\S) +", line)[0] for line in captured.get().splitlines()[1:]]
+    assert shown == ["a", "  [0]/b", "    x", "  [1]/b", "c/d"]
