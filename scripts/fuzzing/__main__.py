@@ -79,7 +79,12 @@ def main() -> int:
         for worker in workers:
             worker.stop()
     _progress(workers, started, end="\n")
-    return 1 if _sum(workers, Told.FAILED) else 0
+    failed, slowest = _sum(workers, Told.FAILED), max(worker.tally[Told.SLOWEST] for worker in workers)
+    print(
+        f"Seed {arguments.seed}; the slowest input took {slowest / 1e6:.2f} s of processor time, with all its checks."
+    )
+    print(f"{failed} inputs broke a promise; they are under var/fuzz/." if failed else "Every promise held.")
+    return 1 if failed else 0
 
 
 def _sum(workers: list[Worker], told: Told) -> int:
@@ -108,14 +113,16 @@ def _arguments() -> argparse.Namespace:
         description="Throws hostile descriptors at the decoder. Exits with 1 if one broke a promise; it is then under "
         "var/fuzz/, with the command that tries it again.",
     )
-    parser.add_argument("--count", type=int, default=1_000_000, help="inputs (default: a million)")
+    parser.add_argument(
+        "--inputs", "--count", dest="count", type=int, default=1_000_000, help="inputs (default: a million)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="other inputs for another seed (default: 0)")
     parser.add_argument("--seconds", type=float, help="end after so long, if that is sooner")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="try one input that failed before")
     arguments = parser.parse_args()
     if arguments.jobs < 1 or arguments.count < 1:
-        parser.error("--jobs and --count must be at least 1")
+        parser.error("--jobs and --inputs must be at least 1")
     return arguments
 
 

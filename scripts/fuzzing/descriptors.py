@@ -15,6 +15,8 @@ _TEXTS: Final = (
     "${tasks.a.output | @[*].b | [0]}", "${tasks.a.output.{a: b, c: join('x', d)}}", "${nothing}", "\u2028", "\x85 a",
     "\ufeff", "\ud800", "\0", "a\0b", "\x7f", "😀", "1e3", "0x1f", "no", "null", "~", "12:30", "true", "1_000", "=",
     "2025-04-26", "2025-04-26T19:32:00Z", "2025-04-26 19:32", "9999-12-31T23:59:60-23:59", "0000-00-00", "1.0", "9.9",
+    "s0", "s1", "f0", "n", "items", "items[0].k", "${variables.n}", "${tasks.s1.output}", "for_each",
+    "while", "gt", "not", "2.0",
     "low", "HIGH", "Chaos", "ai_prompt", "http_request", ":", "\\u003a", '"', "'''", '"""', "#", "\r\n", "\t",
 )  # fmt: skip
 _NUMBERS: Final = (
@@ -32,6 +34,9 @@ _FIELDS: Final = (
     "expected_completion_time", "fail_fast", "tasks", "segments", "nodes", "edges", "dependencies", "parameters",
     "timeout_seconds", "retry_count", "status", "weight", "timestamp", "command", "language", "chaos_level", "content",
     "task_type", "name", "value", "type", "required", "depends_on", "prompt", "url", "saved_at", "piece_type", "config",
+    "global_variables", "functions", "variables", "condition", "loop", "function_def", "function_call", "operator",
+    "left", "right", "if_body", "else_body", "body", "iterable", "start", "end", "step", "variable", "arguments",
+    "function_name", "result_variable", "return_type", "default_value", "parallel", "max_parallel",
     "source_node_id", "target_node_id", "source_handle", "max_retries", "retry_delay_seconds", "position",
 )  # fmt: skip
 

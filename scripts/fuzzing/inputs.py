@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -11,7 +12,9 @@ from typing import Final
 import msgspec
 
 from runner.core.alt import DescriptorLimits
-from scripts.fuzzing import descriptors, texts
+from runner.core.alt.conversion import convert
+from runner.core.alt.media import Format
+from scripts.fuzzing import descriptors, flows, texts
 from scripts.fuzzing.checks import Case
 from scripts.fuzzing.descriptors import happens
 
@@ -65,11 +68,31 @@ def _wronged(random: Random) -> tuple[bytes, str]:
     return texts.written(random, raw)
 
 
+def _sound_flow(random: Random) -> tuple[bytes, str]:
+    return texts.written(random, flows.flow(random))
+
+
+def _wronged_flow(random: Random) -> tuple[bytes, str]:
+    raw = json.loads(_flow_example()) if happens(random, 0.1) else flows.flow(random)
+    for _ in range(random.choice((1, 1, 2, 4))):
+        raw = descriptors.wronged(random, raw)
+    return texts.written(random, raw)
+
+
+@functools.cache
+def _flow_example() -> bytes:
+    return convert((_EXAMPLES / "triage.alt.yaml").read_bytes(), Format.JSON).content
+
+
+def _tangle(random: Random) -> tuple[bytes, str]:
+    return texts.written(random, flows.tangle(random))
+
+
 @functools.cache
 def _pool() -> tuple[tuple[bytes, str], ...]:
     """Sound ones, written: making a new one for each input takes longer than reading it."""
     random = Random(0)  # noqa: S311 -- not for secrets
-    return tuple(_sound(random) for _ in range(500))
+    return (*(_sound(random) for _ in range(400)), *(_sound_flow(random) for _ in range(200)))
 
 
 def _damaged(random: Random) -> tuple[bytes, str]:
@@ -103,6 +126,7 @@ def _graph(random: Random) -> tuple[bytes, str]:
 
 _MAKERS: Final[tuple[Callable[[Random], tuple[bytes, str]], ...]] = (
     _noise, _punctuation, _sound, _wronged, _damaged, _damaged_excess, _damaged_example, _excess, _edge, _graph,
+    _sound_flow, _wronged_flow, _tangle,
 )  # fmt: skip
 #: Of a thousand. Large inputs are rare, so that a million takes minutes.
-_SHARES: Final = (110, 110, 130, 200, 300, 15, 15, 15, 100, 5)
+_SHARES: Final = (90, 90, 100, 150, 270, 15, 15, 15, 90, 5, 60, 90, 10)
