@@ -39,7 +39,8 @@ class WorkerProcesses:
             answered = await anyio.to_process.run_sync(
                 answer, os.getpid(), call, function, *arguments, cancellable=True, limiter=self._places
             )
-        except anyio.BrokenWorkerProcess as error:
+        # anyio kills a worker that ended before it was ready, and does not expect that there is none to be killed.
+        except (anyio.BrokenWorkerProcess, ProcessLookupError) as error:
             message = f"the worker process ended while it ran {what}; it may have run out of memory"
             raise AttemptError("PROCESS_DIED", message, retryable=True) from error
         if not isinstance(answered, Answered) or answered.call != call:

@@ -19,7 +19,7 @@ SETTINGS = ("--settings", EXAMPLES / "settings.toml")
 CODES = {"failing.alt": 3}
 #: What differs between two runs of the same job, by the words in the names of the fields.
 _OF_ONE_RUN = re.compile(
-    r"time|duration|_ms$|started|ended|^until$|^id$|(execution|job|runner|trace|span|artifact)_id|checksum"
+    r"time|duration|_ms$|_at$|started|ended|^until$|^id$|(execution|job|runner|trace|span|artifact)_id|checksum"
 )
 #: Ids and addresses within texts.
 _CHANCE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\d[\d.]* m?s\b|127\.0\.0\.1:\d+")
