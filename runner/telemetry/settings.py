@@ -66,3 +66,5 @@ class TraceSettings(Struct, frozen=True, kw_only=True):
     timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     #: Finished spans that may wait for export; beyond that they are dropped.
     max_queued_spans: Annotated[int, Meta(ge=1)] = 2048
+    #: Spans of one run of a job. Beyond that only the job itself and the file's own control tasks have one.
+    max_job_spans: Annotated[int, Meta(ge=1)] = 10_000

@@ -5,6 +5,7 @@ Keeps a little for each job that runs here and nothing for one that has ended, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +17,7 @@ from runner.core.events import (
     AttemptParked,
     AttemptStarted,
     AttemptSucceeded,
+    BodyStarted,
     Event,
     Failure,
     JobReleased,
@@ -50,6 +52,8 @@ LOST: Final = "lost"
 _TASK_ENDS: Final = {
     kind: state for (_, kind), state in TASK_TRANSITIONS.items() if state.terminal and kind is not TaskReused
 }
+#: What an id has beside that of the loop in whose round it stands.
+_ROUND: Final = re.compile(r"\[\d+\]$")
 _JOB_ENDS: Final = {kind: state for (_, kind), state in JOB_TRANSITIONS.items() if state.terminal}
 
 
@@ -81,10 +85,12 @@ class AttemptStretch(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = ""
     model: str = ""
     usage: Usage | None = None
+    #: Of the stretches of its run, in the order in which they ended, from 1.
+    number: int = 0
 
 
 class TaskStretch(msgspec.Struct, frozen=True, kw_only=True):
-    """One task, ended. Without attempts it lasted no time."""
+    """One task, ended. Without attempts it lasted no time, unless it ran others: then from its first body on."""
 
     run: Run
     task_id: TaskId
@@ -93,6 +99,12 @@ class TaskStretch(msgspec.Struct, frozen=True, kw_only=True):
     ended: Instant
     state: TaskState
     failure: Failure | None = None
+    #: The control task in whose body it stands, if that began in this run; else empty.
+    parent: TaskId = ""
+    #: Whether it ran others.
+    control: bool = False
+    #: As an attempt's.
+    number: int = 0
 
 
 class RunStretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +115,8 @@ class RunStretch(msgspec.Struct, frozen=True, kw_only=True):
     #: None if the job was given back.
     state: JobState | None
     failure: Failure | None = None
+    #: Stretches of attempts and tasks that ended in it.
+    stretches: int = 0
 
 
 Stretch = AttemptStretch | TaskStretch | RunStretch
@@ -113,13 +127,28 @@ class _OpenTask:
     began: Instant
     #: The attempt under way: its start and time.
     attempt: tuple[AttemptStarted, Instant] | None = None
+    #: Whether it runs others.
+    control: bool = False
 
 
 @dataclass(slots=True)
 class _OpenRun:
     run: Run
+    #: Those under way: an instance leaves with its end, a control task after all in its bodies.
     tasks: dict[TaskId, _OpenTask] = field(default_factory=dict)
     newest: Instant = 0
+    #: Stretches that ended.
+    ended: int = 0
+
+    def next_number(self) -> int:
+        self.ended += 1
+        return self.ended
+
+    def parent(self, task_id: TaskId) -> TaskId:
+        """The control task under way in whose body a task stands, or nothing."""
+        owner = _ROUND.sub("", task_id.rpartition("/")[0])
+        found = self.tasks.get(owner)
+        return owner if found is not None and found.control else ""
 
 
 class Timeline:
@@ -155,6 +184,9 @@ class Timeline:
                 found.newest = now
             if isinstance(event, AttemptStarted) and found is not None:
                 found.tasks.setdefault(event.task_id, _OpenTask(now)).attempt = (event, now)
+            elif isinstance(event, BodyStarted):
+                if found is not None:
+                    found.tasks.setdefault(event.task_id, _OpenTask(now)).control = True
             elif isinstance(event, TaskEvent):
                 yield from self._task_event(self.run(job, traceparent=traceparent), found, event, now)
             elif isinstance(event, JobReleased):
@@ -163,7 +195,11 @@ class Timeline:
                 run = self.run(job, traceparent=traceparent)
                 self._open.pop(job.id, None)
                 yield RunStretch(
-                    run=run, ended=now, state=_JOB_ENDS[type(event)], failure=getattr(event, "error", None)
+                    run=run,
+                    ended=now,
+                    state=_JOB_ENDS[type(event)],
+                    failure=getattr(event, "error", None),
+                    stretches=0 if found is None else found.ended,
                 )
 
     def drop(self, job_id: JobId, *, now: Instant | None = None) -> Iterator[Stretch]:
@@ -174,11 +210,10 @@ class Timeline:
         ended = found.newest if now is None else now
         for task_id, task in found.tasks.items():
             if task.attempt is not None:
-                yield _attempt(found.run, task, task.attempt[0], ended, LOST)
-                yield TaskStretch(
-                    run=found.run, task_id=task_id, began=task.began, ended=ended, state=TaskState.PENDING
-                )
-        yield RunStretch(run=found.run, ended=ended, state=None)
+                yield _attempt(found, task, task.attempt[0], ended, LOST)
+            if task.attempt is not None or task.control:
+                yield _task(found, task_id, task, ended, TaskState.PENDING)
+        yield RunStretch(run=found.run, ended=ended, state=None, stretches=found.ended)
 
     def _begin(self, job: JobSummary, event: JobStarted, recorded: Recorded, traceparent: str) -> Iterator[Stretch]:
         # The fencing token counts the claims.
@@ -192,25 +227,46 @@ class Timeline:
     def _task_event(self, run: Run, found: _OpenRun | None, event: TaskEvent, now: Instant) -> Iterator[Stretch]:
         task = found.tasks.get(event.task_id) if found is not None else None
         outcome = OUTCOMES.get(type(event))
-        if outcome is not None and task is not None and task.attempt is not None:
-            yield _attempt(run, task, event, now, outcome)
+        if outcome is not None and task is not None and found is not None and task.attempt is not None:
+            yield _attempt(found, task, event, now, outcome)
             task.attempt = None
         state = _TASK_ENDS.get(type(event))
         if state is not None:
-            if found is not None:
-                found.tasks.pop(event.task_id, None)
-            began = task.began if task is not None else now
+            here = _OpenRun(run) if found is None else found
+            here.tasks.pop(event.task_id, None)
             failure = getattr(event, "failure", None)
-            yield TaskStretch(run=run, task_id=event.task_id, began=began, ended=now, state=state, failure=failure)
+            yield _task(here, event.task_id, task or _OpenTask(now), now, state, failure=failure)
 
 
-def _attempt(run: Run, task: _OpenTask, event: TaskEvent, ended: Instant, outcome: str) -> AttemptStretch:
+def _task(
+    found: _OpenRun,
+    task_id: TaskId,
+    task: _OpenTask,
+    ended: Instant,
+    state: TaskState,
+    *,
+    failure: Failure | None = None,
+) -> TaskStretch:
+    return TaskStretch(
+        run=found.run,
+        task_id=task_id,
+        began=task.began,
+        ended=ended,
+        state=state,
+        failure=failure,
+        parent=found.parent(task_id),
+        control=task.control,
+        number=found.next_number(),
+    )
+
+
+def _attempt(found: _OpenRun, task: _OpenTask, event: TaskEvent, ended: Instant, outcome: str) -> AttemptStretch:
     started, began = task.attempt or (AttemptStarted(event.task_id, 0, ""), ended)
     failure = getattr(event, "failure", None)
     if failure is not None and failure.reason in {"TIMED_OUT", "DEADLINE_EXCEEDED"}:
         outcome = "timed_out"
     return AttemptStretch(
-        run=run,
+        run=found.run,
         task_id=started.task_id,
         attempt=started.attempt,
         handler=started.handler,
@@ -221,4 +277,5 @@ def _attempt(run: Run, task: _OpenTask, event: TaskEvent, ended: Instant, outcom
         endpoint=getattr(event, "endpoint", ""),
         model=getattr(event, "model", ""),
         usage=getattr(event, "usage", None),
+        number=found.next_number(),
     )

@@ -1,5 +1,7 @@
 """OpenTelemetry spans: the job under the submitter's span, tasks under the job, attempts under their task.
 
+Tasks in the bodies of a control task stand under that.
+
 Spans are made from committed events when something ends, with the events' times, so a span never tells of what a crash
 took back. Their ids are hashes of what they stand for (job, fencing token, task, attempt). So an attempt's trace
 context is known before its span is, a daemon that takes a job over continues its trace and links to the run before,
@@ -73,6 +75,7 @@ class Traces:
         exporter: SpanExporter | None = None,
     ) -> None:
         self._ratio = settings.sample_ratio
+        self._max_job_spans = settings.max_job_spans
         self._masking = masking or Masking()
         self._resource = Resource.create(
             {
@@ -113,8 +116,8 @@ class Traces:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def ended(self, stretch: Stretch) -> None:
-        """Export the span of something that ended, if its trace is sampled."""
-        if self._processor is None:
+        """Export the span of something that ended, if its trace is sampled and the job has not had too many."""
+        if self._processor is None or self._too_many(stretch):
             return
         match stretch:
             case AttemptStretch():
@@ -124,6 +127,12 @@ class Traces:
             case RunStretch():
                 span = self._run_span(stretch)
         self._processor.on_end(span)
+
+    def _too_many(self, stretch: Stretch) -> bool:
+        if isinstance(stretch, RunStretch) or stretch.number <= self._max_job_spans:
+            return False
+        # A loop ends after what it ran, and those spans name it as their parent.
+        return not (isinstance(stretch, TaskStretch) and stretch.control and not stretch.parent)
 
     def _context(self, run: Run, *place: str) -> SpanContext:
         parent = parse_traceparent(run.traceparent)
@@ -164,7 +173,7 @@ class Traces:
             f"task {stretch.task_id}",
             stretch,
             context=self._context(stretch.run, stretch.task_id),
-            parent=self._context(stretch.run),
+            parent=self._context(stretch.run, *([stretch.parent] if stretch.parent else [])),
             attributes={
                 "alt_runner.job.id": stretch.run.job.id,
                 "alt_runner.task.id": stretch.task_id,
@@ -194,6 +203,7 @@ class Traces:
                 "alt_runner.job.state": stretch.state.name.lower() if stretch.state else "released",
                 "alt_runner.job.resumed": run.resumed,
                 "alt_runner.job.run": run.lease_token,
+                "alt_runner.job.spans_left_out": max(0, stretch.stretches - self._max_job_spans),
             },
             status=self._status(stretch.failure, failed=stretch.state is JobState.FAILED),
             kind=SpanKind.CONSUMER,
