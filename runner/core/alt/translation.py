@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from runner.core.alt.control_flow import PLACES
 from runner.core.alt.dialect import TRIGGERS
 from runner.core.alt.losses import Loss, without
 from runner.core.alt.places import LISTS, PLAN, TASK, DialectName, Places
@@ -36,7 +37,11 @@ def translate(raw: dict[str, Any], plan: Plan, to: DialectName, report: Report, 
     written = write(plan, to, created_at=created_at)
     tell = report.warn if lossy else report.error
     rows = {row["id"]: index for index, row in enumerate(raw[LISTS[spoken]])}
+    for path, message in _of_flow(raw) if plan.has_variables else ():
+        report.error("CANNOT_BE_WRITTEN", path, message)
     for loss in written.lost:
+        if plan.has_variables and loss.field in _FLOW:
+            continue
         path = _existing(raw, _path(raw, plan, loss, spoken, rows))
         if loss.obstacle:
             report.error("CANNOT_BE_WRITTEN", path, loss.obstacle)
@@ -96,6 +101,9 @@ def _existing(raw: Any, path: Path) -> Path:
 
 # -------------------------------------------------------------------------------- what is written, and not in the plan
 
+#: Fields of plans and tasks that hold control flow, and what belongs to it.
+_FLOW: Final = frozenset({"control", "variables", "functions", "has_variables"})
+
 #: Paths, and a sentence each.
 _Undecoded = Iterator[tuple[Path, str]]
 
@@ -112,6 +120,24 @@ def _of_segments(raw: dict[str, Any]) -> _Undecoded:
                 if value is not None and (key == "description" or key not in PARAMETER.fields):
                     path = (list_name, index, "parameters", position, key)
                     yield path, "Only dialect `segments` says more of a parameter than its name and value."
+
+
+def _of_flow(raw: dict[str, Any]) -> _Undecoded:
+    """Everything of version 2.0, that inside of bodies as well."""
+    found: list[Path] = [
+        (key, index) for key in ("global_variables", "functions") for index in range(len(raw.get(key) or ()))
+    ]
+    list_name = LISTS[DialectName.SEGMENTS]
+    for index, segment in enumerate(raw[list_name]):
+        found += [(list_name, index, "variables", number) for number in range(len(segment.get("variables") or ()))]
+        found += [(list_name, index, place) for place in PLACES if segment.get(place) is not None]
+    for path in found:
+        yield path, "Only dialect `segments` 2.0 has variables, conditions, loops and functions."
+    if not found:
+        yield (
+            ("version",),
+            "In dialect `segments` 2.0 tasks may set variables; write version 1.0 if none of these does.",
+        )
 
 
 def _of_workflow(raw: dict[str, Any]) -> _Undecoded:
