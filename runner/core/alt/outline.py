@@ -35,7 +35,7 @@ class Names(msgspec.Struct):
             yield from scope.types
 
     def __contains__(self, name: object) -> bool:
-        return any(name in scope.types for scope in self._scopes())
+        return isinstance(name, str) and self.find(name) is not None
 
     def _scopes(self) -> Iterator[Names]:
         scope: Names | None = self

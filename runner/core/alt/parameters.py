@@ -18,11 +18,12 @@ from msgspec import inspect as types
 from runner.core.alt.dialect import Draft
 from runner.core.alt.report import Path, Report, kind_of, shown, written
 from runner.core.alt.type_words import in_words
+from runner.core.plan import Plan
 
 #: Names that are the runner's own, whatever the handler takes.
 _OURS: Final = frozenset({"task_type"})
 #: Characters of texts that are looked into beyond their types; longer ones are left to the run.
-_LONGEST_LOOKED_INTO: Final = 10_000
+LONGEST_LOOKED_INTO: Final = 10_000
 _AT: Final = re.compile(r" - at `.*`\Z", re.DOTALL)
 _OUT_OF_RANGE: Final = re.compile(r"Expected `(?:int|float)` (?:[<>]=?|that's)")
 
@@ -110,6 +111,14 @@ class ParameterCheck:
         """True if there is certainly nothing to tell of types and names."""
         return (self._takes_others or parameters.keys() <= self._names) and _converts(parameters, self._struct)
 
+    def passes(self, parameters: Mapping[str, Any]) -> bool:
+        """True if there is nothing to tell of parameters in which there is no reference and no long text."""
+        return (
+            self.fits(parameters)
+            and None not in parameters.values()
+            and (self.look is None or not list(self.look(parameters)))
+        )
+
     def mistakes(self, parameters: Mapping[str, Any], *, later: bool) -> list[Mistake]:
         """All that is wrong with types. `later`: some values are known only when it runs."""
         found = list(_wrong_fields(parameters, self._parameters, ()))
@@ -148,6 +157,16 @@ class Kinds(msgspec.Struct, frozen=True):
 
 
 NO_KINDS: Final = Kinds()
+
+
+def all_pass(plan: Plan, kinds: Kinds) -> bool:
+    """True if there is nothing to tell of the parameters of a short plan without references."""
+    checks, others = kinds.checks, kinds.others
+    for task in plan.tasks:
+        check = checks.get(task.kind, others)
+        if check is not None and not check.passes(task.parameters):
+            return False
+    return True
 
 
 def check_parameters(draft: Draft, kinds: Kinds, report: Report) -> None:
@@ -375,7 +394,7 @@ def _seen(value: Any) -> Any:
     """The value as a handler looks at it."""
     match value:
         case str():
-            return LATER if len(value) > _LONGEST_LOOKED_INTO or _refers(value) else value
+            return LATER if len(value) > LONGEST_LOOKED_INTO or _refers(value) else value
         case dict():
             return {key: _seen(item) for key, item in value.items()} if _is_later(value) else value
         case list():

@@ -19,7 +19,7 @@ from runner.core.alt.json_text import is_sound, may_refer
 from runner.core.alt.limits import DescriptorLimits
 from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
-from runner.core.alt.parameters import NO_KINDS, Kinds, check_parameters
+from runner.core.alt.parameters import LONGEST_LOOKED_INTO, NO_KINDS, Kinds, all_pass, check_parameters
 from runner.core.alt.report import Report, Unreadable
 from runner.core.plan import Plan, Priority, TaskPlan
 
@@ -82,9 +82,11 @@ def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits, kind
         plan = _plan(file, report)
         draft = Draft(plan, tasks.LIST, [task.dependencies for task in plan.tasks], lambda _, path: path)
         edges = check_graph(draft, report)
-        if may_refer(data):
+        refers = may_refer(data)
+        if refers:
             check_references(draft, edges, report)
-        check_parameters(draft, kinds, report)
+        if refers or len(data) > LONGEST_LOOKED_INTO or not all_pass(plan, kinds):
+            check_parameters(draft, kinds, report)
         msgspec.msgpack.encode(plan)  # refuses what no ledger can store: integers beyond 64 bits
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, Unreadable, _Doubtful):
         return None

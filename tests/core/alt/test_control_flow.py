@@ -288,3 +288,25 @@ def test_version_1_knows_no_control_flow() -> None:
     assert [warning.reason for warning in decoded.warnings] == ["UNKNOWN_FIELD"]
     assert [task.control for task in decoded.plan.tasks] == [None, None]
     assert not decoded.plan.has_variables
+
+
+def test_a_child_with_control_flow_is_checked_with_its_file() -> None:
+    inner = flow_file(
+        step("a", loop=each(["x", "gone"], iterable="${inputs.list}")),
+        step("x", condition=branch(["y"], condition=compared(left="nobody"))),
+        step("y"),
+    )
+    told = {(finding.reason, finding.path) for finding in refused(flow_file(job(inner)))}
+    at = "segments[0].parameters[0].value.segments"
+    assert told == {
+        ("UNKNOWN_DEPENDENCY", f"{at}[0].loop.body[1]"),
+        ("UNKNOWN_VARIABLE", f"{at}[1].condition.condition.left"),
+    }
+    inner = flow_file(step("a", loop=each(["x"], iterable="${inputs.list}")), step("x"))
+    (finding,) = refused(flow_file(job(inner)))
+    assert finding.reason == "MISSING_INPUT"
+    assert "inputs.list" in finding.message
+
+
+def job(descriptor: Any) -> dict[str, Any]:
+    return step("child", task_type="job", parameters=[{"name": "descriptor", "value": descriptor}])

@@ -17,6 +17,8 @@ from runner.core.alt.conversion import convert
 from runner.core.alt.fields import Field, Integer, Number, Table, Word
 from runner.core.alt.media import Format
 from runner.core.errors import InvalidDescriptor
+from scripts.fuzzing.descriptors import wronged
+from scripts.fuzzing.flows import flow
 from tests.core.alt.descriptors import (
     as_json,
     edge,
@@ -182,6 +184,20 @@ def test_what_the_decoder_accepts_is_valid(raw: dict[str, Any]) -> None:
         return
     ANY.validate(raw)
     Draft202012Validator(json_schema.schema_of(dialect)).validate(raw)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 2))
+def test_control_flow_that_the_decoder_accepts_is_valid(random: Any, times: int) -> None:
+    raw = flow(random)
+    for _ in range(times):
+        raw = wronged(random, raw)
+    try:
+        data = as_json(raw)
+        decode(data)
+    except (InvalidDescriptor, UnicodeEncodeError):  # half of a surrogate pair
+        return
+    ANY.validate(json.loads(data))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
