@@ -46,9 +46,14 @@ def _guarded(kind: str, handler: Handler) -> Look | None:
     if look is None:
         return None
 
+    def broken(error: Exception) -> AttemptError:
+        return AttemptError("HANDLER_ERROR", type(error).__name__, retryable=False)
+
+    boundary = foreign(broken)
+
     def guarded(parameters: Mapping[str, Any]) -> list[ParameterProblem]:
         try:
-            with foreign(lambda error: AttemptError("HANDLER_ERROR", type(error).__name__, retryable=False)):
+            with boundary:
                 return list(look(parameters))
         except AttemptError as error:
             message = f"The parameters could not be checked: `check` of `{kind}` raised {error.message}."

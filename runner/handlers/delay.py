@@ -37,7 +37,7 @@ class Delay:
     parameters: Final = DelayParameters
 
     def check(self, parameters: Mapping[str, Any]) -> Iterator[ParameterProblem]:
-        if not {"seconds", "duration_seconds"} & parameters.keys():
+        if "seconds" not in parameters and "duration_seconds" not in parameters:
             yield ParameterProblem(name="seconds", message="`seconds` is required.", missing=True)
 
     async def run(self, attempt: Attempt) -> Outcome:

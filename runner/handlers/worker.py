@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, TypeVarTuple
 
 import msgspec
@@ -117,15 +118,20 @@ def _guard(worker: int) -> None:
         os._exit(0)
 
 
-@contextmanager
-def foreign(translate: Callable[[Exception], RunnerError]) -> Iterator[None]:
-    """Around a call into code that is not ours: anything it raises, but for our own errors, is translated."""
-    try:
-        yield
-    except RunnerError:
-        raise
-    except Exception as error:  # other people's code raises what it likes; here it stops
-        raise translate(error) from error
+class foreign:  # noqa: N801  reads as what it is: `with foreign(…)`; a class, as it stands around every task's parameters
+    """Around a call into code that is not ours: any Exception of it, but for our own errors, is translated."""
+
+    __slots__ = ("_translate",)
+
+    def __init__(self, translate: Callable[[Exception], RunnerError]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, RunnerError):
+            raise self._translate(error) from error
 
 
 def failed_function(path: str) -> Callable[[Exception], AttemptError]:
