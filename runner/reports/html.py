@@ -24,6 +24,8 @@ from runner.reports.tree import Tree, shapes, size_of, tree_of
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _DASH: Final = "–"
+#: Long texts of one task: its output, its error, that of its last attempt, its metadata.
+_TEXTS: Final = 4
 #: Tasks of the critical path that are told by name.
 _NAMED_PATH: Final = 7
 
@@ -40,7 +42,7 @@ class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
     detailed_tasks: int = 500
     #: Characters of one output, error or metadata, and of all these together: then each has its share.
     output_characters: int = 20_000
-    all_characters: int = 1_000_000
+    all_characters: int = 1_500_000
     #: Attempts of one task.
     attempts: int = 50
     #: Rounds of loops that have a row, in all loops together.
@@ -54,7 +56,7 @@ def html(record: LastRecord, settings: PageSettings | None = None) -> str:
     tree = tree_of(record)
     detailed = notable(tasks, settings.detailed_tasks)
     anchors = {task.task_id: f"#task-{number}" for number, task in enumerate(detailed, start=1)}
-    share = settings.all_characters // (2 * len(detailed) or 1)
+    share = settings.all_characters // (_TEXTS * len(detailed) or 1)
     settings = msgspec.structs.replace(settings, output_characters=min(settings.output_characters, share))
     body = join(
         _header(record, tasks),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from runner.core.record import TaskRecord, duration_text
-from runner.reports.markup import Markup, tag
+from runner.reports.markup import Markup, join, tag
 from runner.reports.standing import Standing, standing_of
 from runner.reports.tree import BodyRun, Tree, told_rounds
 from runner.reports.wording import of_metadata, short
@@ -16,8 +16,10 @@ _BAD: Final = frozenset({Standing.FAILED, Standing.TIMEOUT, Standing.CANCELLED})
 _BLOCK: Final = 250
 #: Of the rounds that did not go well, those that stand first.
 _FIRST: Final = 100
-#: Characters of an error.
+#: Characters of an error, and of all of one loop together: then each has its share, but never less than the least.
 _ERROR: Final = 200
+_ALL_ERRORS: Final = 200_000
+_LEAST: Final = 40
 
 
 def loops(tree: Tree, anchors: Mapping[str, str], room: int) -> tuple[list[Markup], int]:
@@ -42,31 +44,33 @@ def _loop(
         tag("span", f"{of_metadata(task.metadata)} · {told_rounds(runs)}", class_="about"),
     )
     bad = [run for run in shown if run.standing in _BAD]
+    error = max(_LEAST, min(_ERROR, _ALL_ERRORS // (len(bad) or 1)))
     blocks = [shown[begin : begin + _BLOCK] for begin in range(0, len(shown), _BLOCK)]
     if len(blocks) == 1:
-        return tag("details", summary, _table(task, shown, tree, anchors), class_="rounds", open=bool(bad))
-    first = [_table(task, bad[:_FIRST], tree, anchors)] if bad else []
+        return tag("details", summary, _table(task, shown, tree, anchors, error), class_="rounds", open=bool(bad))
+    first = [_table(task, bad[:_FIRST], tree, anchors, error)] if bad else []
     folded = (
-        tag("details", tag("summary", told_rounds(block)), _table(task, block, tree, anchors)) for block in blocks
+        tag("details", tag("summary", told_rounds(block)), _table(task, block, tree, anchors, error))
+        for block in blocks
     )
     return tag("details", summary, *first, *folded, class_="rounds", open=bool(bad))
 
 
-def _table(task: TaskRecord, runs: Sequence[BodyRun], tree: Tree, anchors: Mapping[str, str]) -> Markup:
+def _table(task: TaskRecord, runs: Sequence[BodyRun], tree: Tree, anchors: Mapping[str, str], error: int) -> Markup:
     names = ("round", str(task.metadata.get("variable", "")), "ended", "took", "what went wrong")
     head = tag("tr", *(tag("th", name) for name in names))
-    return tag("table", head, *(_row(run, tree, anchors) for run in runs))
+    return tag("table", head, *(_row(run, tree, anchors, error) for run in runs))
 
 
-def _row(run: BodyRun, tree: Tree, anchors: Mapping[str, str]) -> Markup:
+def _row(run: BodyRun, tree: Tree, anchors: Mapping[str, str], error: int) -> Markup:
     standing = run.standing
     return tag(
         "tr",
         tag("td", str(run.round or 0)),
         tag("td", "" if run.value is None else short(run.value)),
-        tag("td", tag("span", standing.glyph, class_="word", title=standing.word)),
+        tag("td", standing.glyph, class_="word"),
         tag("td", _took(run)),
-        tag("td", _wrong(run, tree, anchors) if standing in _BAD else None),
+        tag("td", _wrong(run, tree, anchors, error) if standing in _BAD else None),
         class_=standing.name.lower(),
     )
 
@@ -79,13 +83,13 @@ def _took(run: BodyRun) -> str:
     return duration_text(max(0, round((max(ended) - min(begun)).total_seconds() * 1_000)))
 
 
-def _wrong(run: BodyRun, tree: Tree, anchors: Mapping[str, str]) -> Markup:
-    """The task with which it began: one that failed and is no control task, if there is one."""
+def _wrong(run: BodyRun, tree: Tree, anchors: Mapping[str, str], error: int) -> Markup:
+    """The task with which it began: one that failed and is no control task, if there is one; `error` characters."""
     inside = [each for task in run.tasks for each in tree.under(task) if standing_of(each) in _BAD]
     failed = [each for each in inside if standing_of(each) is not Standing.CANCELLED] or inside
     cause = next((each for each in failed if each.task_id not in tree.runs), failed[0])
     told = cause.error or standing_of(cause).word
-    told = told if len(told) <= _ERROR else f"{told[:_ERROR]}…"
+    told = told if len(told) <= error else f"{told[:error]}…"
     href = anchors.get(cause.task_id)
-    name = tag("a", cause.task_id, href=href) if href else tag("span", cause.task_id)
-    return tag("span", name, f": {told}")
+    name = tag("a", cause.task_id, href=href) if href else cause.task_id
+    return join(name, f": {told}")

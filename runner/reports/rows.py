@@ -11,7 +11,7 @@ import msgspec
 from runner.core.record import LastRecord, TaskRecord
 from runner.reports.standing import Standing, counted, notable, standing_of
 from runner.reports.timeline import Span, in_order, span_of
-from runner.reports.tree import BodyRun, Tree, local_name, told_rounds, tree_of, worst
+from runner.reports.tree import BodyRun, Shape, Tree, local_name, shape_of, told_rounds, tree_of, worst
 
 _QUIET: Final = frozenset({Standing.COMPLETED, Standing.SKIPPED})
 _BROKEN: Final = frozenset({Standing.FAILED, Standing.TIMEOUT})
@@ -32,13 +32,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Folded(msgspec.Struct, frozen=True, kw_only=True):
-    """Rounds of a loop, summed up."""
+    """Rounds of a loop, or all instances of a task in them, summed up."""
 
     told: str
     depth: int
     standing: Standing
     start: datetime
     end: datetime
+    #: Milliseconds on average, of all instances of a task; None for rounds.
+    mean: int | None = None
 
     @property
     def milliseconds(self) -> int:
@@ -66,6 +68,7 @@ def _rows(task: TaskRecord, tree: Tree, span: Span, rounds: int, row: Row) -> It
     if len(runs) > rounds:
         shown = [run for run in runs if run.standing in _BROKEN][: max(1, rounds // 2)]
         yield _folded(runs, depth, span)
+        yield from _summed_up(shape_of(task, tree), depth + 1, span)
     for run in shown:
         for place, each in enumerate(in_order(run.tasks, span)):
             inner = Row(
@@ -81,6 +84,21 @@ def _rows(task: TaskRecord, tree: Tree, span: Span, rounds: int, row: Row) -> It
     if left:
         others = [run for run in runs if run.standing in _BROKEN][len(shown) :]
         yield msgspec.structs.replace(_folded(others, depth, span), told=f"{counted(left, 'more round')} failed")
+
+
+def _summed_up(shape: Shape, depth: int, span: Span) -> Iterator[Folded]:
+    """A row for each task in the bodies, with all its instances."""
+    for inner in (each for body in shape.bodies.values() for each in body):
+        ran = [task for task in inner.tasks if standing_of(task) is not Standing.SKIPPED]
+        yield Folded(
+            told=f"{inner.name} ×{len(inner.tasks):,}",
+            depth=depth,
+            standing=inner.standing,
+            start=min((task.start_time for task in ran if task.start_time), default=span.start),
+            end=max((task.end_time for task in ran if task.end_time), default=span.start),
+            mean=sum(task.duration_ms or 0 for task in ran) // len(ran) if ran else 0,
+        )
+        yield from _summed_up(inner, depth + 1, span)
 
 
 def _folded(runs: Sequence[BodyRun], depth: int, span: Span) -> Folded:

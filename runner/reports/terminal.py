@@ -140,7 +140,8 @@ def _table(record: LastRecord, rows: Sequence[Row | Folded], width: int) -> Tabl
 
 def _row(row: Row | Folded) -> list[Text]:
     if isinstance(row, Folded):
-        return [Text("⋮", style="dim"), _name(row), Text(), Text(duration_text(row.milliseconds), style="dim")]
+        lasted = duration_text(row.milliseconds) if row.mean is None else f"⌀ {duration_text(row.mean)}"
+        return [Text("⋮", style="dim"), _name(row), Text(), Text(lasted, style="dim")]
     task = row.task
     standing = standing_of(task)
     quiet = "" if task.attempts or standing is Standing.COMPLETED else "dim"

@@ -135,7 +135,12 @@ def _owner(tasks: dict[str, TaskRecord], task_id: str) -> str | None:
 
 def shapes(tree: Tree) -> list[Shape]:
     """The file's own tasks, and below each what is the same in all rounds."""
-    return [_shape(task.task_id, [task], tree) for task in tree.top]
+    return [shape_of(task, tree) for task in tree.top]
+
+
+def shape_of(task: TaskRecord, tree: Tree) -> Shape:
+    """One task, and below it what is the same in all rounds."""
+    return _shape(task.task_id, [task], tree)
 
 
 def _shape(name: str, tasks: list[TaskRecord], tree: Tree) -> Shape:

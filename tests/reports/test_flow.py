@@ -183,9 +183,12 @@ def test_on_a_terminal_a_long_loop_is_summed_up_and_its_failed_rounds_are_shown(
     assert "rounds 0–4,999: 4,989 completed, 11 failed" in told
     assert "[490] rate" in told
     assert "6 more rounds failed" in told
+    assert "urgent ×5,000" in told
+    assert "page ×4,989" in told
+    assert told.count("⌀ 7 ms") > 2
     assert "✗ each_ticket[3]/rate/weigh  BAD_TICKET" in told
     assert "BODY_FAILED" not in told
-    assert len(told.splitlines()) < 40
+    assert len(told.splitlines()) < 50
     assert "where 4.4 s went" in told
     everything = shown(recorded(triage(), tickets(30)), tasks=1_000)
     assert "⋮" not in everything
@@ -253,6 +256,16 @@ def test_all_outputs_together_have_a_bound(few: LastRecord) -> None:
     }
     record = msgspec.structs.replace(few, task_results=large)
     assert len(html(record, PageSettings(all_characters=100_000))) < 250_000
+
+
+def test_a_page_is_bounded_also_where_every_round_fails_at_length() -> None:
+    long = {"tickets": [{"id": f"T-{number}", "text": "x" * 120, "severity": 1} for number in range(2_000)]}
+    record = recorded(triage(), long, fails=lambda name: name.endswith("/weigh"))
+    wordy = {
+        name: msgspec.structs.replace(task, error=task.error and task.error * 40)
+        for name, task in record.task_results.items()
+    }
+    assert len(html(msgspec.structs.replace(record, task_results=wordy))) < 2_500_000
 
 
 def test_a_while_is_shown_like_any_loop() -> None:
