@@ -29,6 +29,7 @@ from runner.core.variables import PYTHON_TYPES, fits
 _LOGICAL: Final = frozenset({Operator.AND, Operator.OR})
 _ORDERED: Final = frozenset({Operator.GT, Operator.LT, Operator.GTE, Operator.LTE})
 _OF_TEXTS: Final = frozenset({Operator.STARTS_WITH, Operator.ENDS_WITH})
+_COMPARED: Final = frozenset({Type.NUMBER, Type.STRING})
 _CONTAINERS: Final = frozenset({Type.STRING, Type.ARRAY, Type.OBJECT})
 
 
@@ -109,21 +110,24 @@ class Operands:
     ) -> None:
         """What can be told before anything runs, from literals and from the types of variables."""
         one, other = self._type(left), self._type(right)
+        null = isinstance(right, Value) and right.value is None
         if operator in _ORDERED:
-            allowed = {Type.NUMBER, Type.STRING}
-            wrong = not {one, other} <= {*allowed, None} or (one and other and one is not other)
-            takes = "two numbers or two texts"
+            known = {one, other} - {None}
+            wrong, takes = null or len(known) > 1 or not known <= _COMPARED, "two numbers or two texts"
         elif operator in _OF_TEXTS:
-            wrong, takes = not {one, other} <= {Type.STRING, None}, "texts"
+            wrong, takes = null or not {one, other} <= {Type.STRING, None}, "texts"
         elif operator in _LOGICAL or operator is Operator.NOT:
             sides = {one} if operator is Operator.NOT else {one, other}
             wrong, takes = not sides <= {Type.BOOLEAN, None}, "what is true or false"
         elif operator in (Operator.CONTAINS, Operator.NOT_CONTAINS):
-            wrong, takes = one is not None and one not in _CONTAINERS, "a text, a list or an object on the left"
+            named = one in (Type.STRING, Type.OBJECT) and (null or other not in {Type.STRING, None})
+            wrong, takes = named or one not in {*_CONTAINERS, None}, "a text and a part, a list, or an object and a key"
         else:
             return
         if wrong:
-            told = " and ".join(str(type_ or "any") for type_ in (one, other)[: 1 if right is None else 2])
+            told = str(one or "any")
+            if operator is not Operator.NOT:
+                told += f" and {'null' if null else other or 'any'}"
             spot.wrong("BAD_OPERAND", "operator", f"`{operator}` takes {takes}, and these are of type {told}.")
 
     def _type(self, operand: Condition | Value | None) -> Type | None:
