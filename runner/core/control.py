@@ -46,7 +46,7 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: Bodies inside of bodies, those of calls among them.
     max_depth: int = 50
     #: Tasks of a job that come into being, in all.
-    max_tasks: int = 100_000
+    max_tasks: int = 50_000
     #: Bytes of one variable's value.
     max_variable_bytes: int = 256 * 1024
 

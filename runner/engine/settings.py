@@ -66,7 +66,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     #: Bodies inside of bodies while a job runs, those of functions that call each other among them.
     max_body_depth: Annotated[int, Meta(ge=1, le=100)] = 50
     #: Tasks that may come into being in one job, those of all rounds and calls.
-    max_job_tasks: Count = 100_000
+    max_job_tasks: Count = 50_000
     #: Bytes of the value of one variable.
     max_variable_bytes: Count = 256 * 1024
     #: Jobs in one BatchSubmitJobs.

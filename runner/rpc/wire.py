@@ -26,6 +26,8 @@ from runner.rpc.status import failure_of
 #: Bytes of jobs in a page, of changes in a response, and of outputs in view FULL: every response has to stay below the
 #: 4 MiB that gRPC's clients take by default.
 MAX_BYTES: Final = 2 * 1024 * 1024
+#: Bytes of tasks in view FULL, with their outputs.
+MAX_VIEW_BYTES: Final = 7 * 1024 * 1024 // 2
 _PRIORITY_NUMBERS: Final = frozenset(job_pb2.Priority.values())
 PRIORITIES: Final = {priority.value: priority for priority in Priority}
 STATES: Final = {state: job_pb2.JobState.ValueType(state) for state in JobState}
@@ -120,9 +122,13 @@ def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
             skipped=counts[TaskState.SKIPPED],
         )
     )
-    room = MAX_BYTES
-    for task in run.tasks.values():
+    room, room_of_all = MAX_BYTES, MAX_VIEW_BYTES
+    for task in run.bodies.in_order():
         shown = _task(task, with_output=len(task.output) <= room)
+        room_of_all -= shown.ByteSize()
+        if room_of_all < 0:
+            message.tasks_left_out = len(run.tasks) - len(message.tasks)
+            break
         room -= len(shown.output_json)
         message.tasks.append(shown)
     return message

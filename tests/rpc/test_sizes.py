@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import grpc
+import msgspec
 import pytest
 from altrunner.v1 import job_pb2
 from altrunner.v1 import job_service_pb2 as messages
@@ -64,6 +65,18 @@ def test_outputs_beyond_2_mib_are_left_out_of_a_view_and_said_to_be() -> None:
     tasks = full_job(summary(), run).tasks
     assert [task.task_id for task in tasks if task.output_left_out] == ["t8"]
     assert [task.output_json for task in tasks[8:]] == [b"", b"1", b"2"]
+
+
+def test_tasks_beyond_3_and_a_half_mib_are_left_out_of_a_view_and_counted() -> None:
+    """Descriptions count as well; a loop may bring more tasks into being than any descriptor holds."""
+    plan = decode(alt(*({"content": str(number)} for number in range(9_000)))).plan
+    long = msgspec.structs.replace(
+        plan, tasks=tuple(msgspec.structs.replace(task, description="x" * 1_000) for task in plan.tasks)
+    )
+    shown = full_job(summary(), JobRun(long))
+    assert shown.ByteSize() < 4 << 20
+    assert 3_000 < len(shown.tasks) < 4_000
+    assert len(shown.tasks) + shown.tasks_left_out == shown.task_counts.total == 9_000
 
 
 def summary(**fields: Any) -> JobSummary:
