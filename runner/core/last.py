@@ -182,11 +182,11 @@ def _graph(run: JobRun, results: dict[TaskId, TaskRecord]) -> ExecutionGraph:
 
 def _edges(run: JobRun, results: dict[TaskId, TaskRecord]) -> Iterator[GraphEdge]:
     """What each task waited for; the first ones of a body waited for the control task to come to it."""
-    for name in results:
+    for name, result in results.items():
         dependencies = run.tasks[name].plan.dependencies
         for source in dependencies:
             yield GraphEdge(source, name)
-        if not dependencies and (control := results[name].metadata.get("body_of")):
+        if not dependencies and (control := result.metadata.get("body_of")):
             yield GraphEdge(control, name, DependencyType.CONDITIONAL)
 
 
