@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+from pathlib import Path
 
 from tests.cli.processes import CommandLine, Write
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = {"task_type": "delay", "duration_seconds": 0.02}
 LONG = {"task_type": "delay", "duration_seconds": 300}
 
@@ -101,3 +104,19 @@ def test_what_does_not_exist_exits_with_8_and_the_rest_is_done(alt: CommandLine,
         assert done.code == 8, arguments
         assert "there is no job `no" in done.err
     assert f"{job} has ended: succeeded" in alt("cancel", "nothing", job).out
+
+
+def test_a_job_with_loops_is_watched_got_and_shown_as_a_tree(alt: CommandLine) -> None:
+    job = alt("submit", EXAMPLES / "triage.alt.yaml").out.strip()
+    watched = alt("watch", job).out
+    assert "each_ticket: round 1 begins (ticket = id: T-2, severity: 3" in watched
+    assert "each_ticket[1]/urgent: takes the branch if" in watched
+    assert "23 of 23 tasks" in watched
+    got = alt("get", job, "--tasks").out
+    assert re.search(r"^  \[1\]/urgent +condition +✓ succeeded", got, re.MULTILINE)
+    assert re.search(r"^    file_away +data_processing +↷ skipped", got, re.MULTILINE)
+    shown = alt("last", "show", job).out
+    assert re.search(r"^✓ +\[1\] urgent  took if", shown, re.MULTILINE)
+    assert "[1]" not in alt("last", "show", job, "--dot").out
+    begun = [event["body_started"] for event in alt("watch", job, "--json").lines if "body_started" in event]
+    assert {(each["name"], each["rounds"]) for each in begun if each["task_id"] == "days"} == {("day", 3)}
