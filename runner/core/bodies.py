@@ -62,11 +62,17 @@ class Bodies:
         if body is not self.file:
             self._places.update((plan.id, body) for plan in named)
         for plan in named:
-            if plan.variables:
+            if plan.variables or isinstance(plan.control, While):
                 self._own[plan.id] = _declared(plan.variables, body.variables)
+                self._count(plan, 0)
             if plan.control is not None:
                 self._controls[plan.id] = ControlRun()
         return named
+
+    def _count(self, plan: TaskPlan, rounds: int) -> None:
+        """The condition of a `while` loop sees how many rounds there were."""
+        if isinstance(plan.control, While):
+            self._own[plan.id].declare(plan.control.variable, Type.NUMBER, str(rounds).encode())
 
     # -------------------------------------------------------------------------------------------------- steps
 
@@ -118,6 +124,7 @@ class Bodies:
         if plans and rounds:
             body.share = 1 / (sum(task.weight for task in plans) * rounds)
         run.runs.append(body)
+        self._count(plan, len(run.runs))
         run.open += bool(plans)
         aside = BodyRun(prefix=prefix, parent=plan.id, outer=body.outer, variables=body.variables, depth=body.depth)
         return [(body, plans), *((aside, others) for others in skipped)]

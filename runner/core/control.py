@@ -23,9 +23,9 @@ from runner.core.plan import (
     ForEach,
     ForRange,
     Function,
-    Loop,
     TaskId,
     TaskPlan,
+    Type,
     Value,
     While,
 )
@@ -227,9 +227,10 @@ def declare(
         case ForEach() | ForRange():
             if run.items is None:
                 run.items = items_of(control, resolve, limits)
-            into.declare(control.variable, value=_encoded(run.items[round_]))
+            type_ = Type.NUMBER if isinstance(control, ForRange) else Type.ANY
+            into.declare(control.variable, type_, _encoded(run.items[round_]))
         case While(variable=variable):
-            into.declare(variable, value=_encoded(round_))
+            into.declare(variable, Type.NUMBER, _encoded(round_))
         case Call(function=name):
             function = functions[name]
             values = arguments(control, function, resolve, limits)
@@ -242,11 +243,6 @@ def rounds_of(control: Control, run: ControlRun) -> int:
     if isinstance(control, While):
         return 0
     return 1 if run.items is None else len(run.items)
-
-
-def parallel(control: Loop) -> int:
-    """Rounds under way at a time."""
-    return 1 if isinstance(control, While) else control.parallel
 
 
 # ----------------------------------------------------------------------------------------------------- values

@@ -96,7 +96,7 @@ def prepare(
         raise InvalidRequest(*problems)
     decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits, kinds=kinds)
     plan = _overridden(decoded.plan, submission)
-    encoded = msgspec.msgpack.encode(plan)
+    encoded = decoded.packed if decoded.packed and plan is decoded.plan else msgspec.msgpack.encode(plan)
     missing = _missing_inputs(plan, encoded, submission)
     if missing:
         raise InvalidRequest(

@@ -212,6 +212,18 @@ def test_a_while_loop_sees_what_its_body_sets_and_ends_at_its_limit() -> None:
     assert len(endless.tasks) == 1 + 5
 
 
+def test_the_condition_of_a_while_loop_sees_how_many_rounds_there_were() -> None:
+    inner = While(variable="i", condition=when(Operator.LT, "${variables.i}", "${variables.round}"), body=(step("a"),))
+    outer = While(
+        variable="round", condition=when(Operator.LT, "${variables.round}", 3), body=(control("inner", inner),)
+    )
+    run = play(flow_of(control("outer", outer)))
+    assert run.state is JobState.SUCCEEDED
+    rounds = [len(run.bodies.control(f"outer[{round_}]/inner").runs) for round_ in range(3)]
+    assert rounds == [0, 1, 2]
+    assert run.bodies.variables("outer[2]/inner[1]/a").read("i") == 1
+
+
 def test_a_function_sees_its_arguments_and_the_files_variables_and_gives_its_last_tasks_output() -> None:
     called = Function(
         name="f", parameters=(Parameter(name="x"), Parameter(name="y", default=2)), body=(step("inner"), step("last"))

@@ -43,7 +43,9 @@ PARENT = json.dumps(
 async def ends(client: Client) -> dict[str, list[str]]:
     """Of every job, the kinds of its events."""
     listed = await client.list()
-    return {job.job_id: [event.WhichOneof("event") async for event in client.watch(job.job_id)] for job in listed.jobs}
+    return {
+        job.job_id: [str(event.WhichOneof("event")) async for event in client.watch(job.job_id)] for job in listed.jobs
+    }
 
 
 def records(directory: Path) -> list[Any]:

@@ -34,6 +34,8 @@ class Decoded(msgspec.Struct, frozen=True):
 
     plan: Plan
     warnings: tuple[Finding, ...]
+    #: The plan as MessagePack, where that was made on the way; else empty.
+    packed: bytes = b""
 
 
 DEFAULT_LIMITS = DescriptorLimits()
@@ -70,9 +72,10 @@ def decode(
 
     Raises InvalidDescriptor: with all that is wrong with it, and what is odd.
     """
-    plan = sound_plan(data, content_type=content_type, limits=limits, kinds=kinds)
-    if plan is not None:
-        return Decoded(plan, ())
+    sound = sound_plan(data, content_type=content_type, limits=limits, kinds=kinds)
+    if sound is not None:
+        return Decoded(sound[0], (), sound[1])
+    plan: Plan | None = None
     report = Report(limits)
     locate: Locate = nowhere
     try:

@@ -102,15 +102,26 @@ def _settle_names(flow: Flow, report: Report) -> None:
             raise report.fatal("TOO_DEEP", message, path=body.path)
         for index in body.members:
             names = body.names
-            if index in flow.variables:
-                names = Names({variable.name: variable.type for variable in flow.variables[index]}, names)
-                flow.own[index] = names
+            own = {variable.name: variable.type for variable in flow.variables.get(index, ())}
+            loops = _loop_variable(flow, index)
+            if index in flow.outlines and flow.outlines[index].kind == "while":
+                # Its condition sees how many rounds there were.
+                own |= loops
+            if own:
+                names = flow.own[index] = Names(own, names)
             for inner in _outlined(flow, index):
-                variable = flow.outlines[index].fields.get("variable")
-                inner.names = Names({} if variable is None else {variable: Type.ANY}, names)
+                inner.names = Names(dict(loops), names)
                 inner.depth = body.depth + 1
                 waiting.append(inner)
     _declare_results(flow)
+
+
+def _loop_variable(flow: Flow, index: int) -> dict[str, Type]:
+    outline = flow.outlines.get(index)
+    variable = None if outline is None else outline.fields.get("variable")
+    if outline is None or variable is None:
+        return {}
+    return {variable: Type.ANY if outline.kind == "for_each" else Type.NUMBER}
 
 
 def _declare_results(flow: Flow) -> None:

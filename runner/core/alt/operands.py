@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from runner.core.plan import (
 from runner.core.references import Malformed, Reference, Root, may_be_reference, parse
 from runner.core.variables import PYTHON_TYPES, fits
 
+#: What may be meant as a part of a variable.
+_PART: Final = re.compile(r"([^\W\d]\w*)(?:\.\w|\[)")
 _LOGICAL: Final = frozenset({Operator.AND, Operator.OR})
 _ORDERED: Final = frozenset({Operator.GT, Operator.LT, Operator.GTE, Operator.LTE})
 _OF_TEXTS: Final = frozenset({Operator.STARTS_WITH, Operator.ENDS_WITH})
@@ -178,12 +181,19 @@ class Operands:
         if isinstance(raw, str) and (wanted is not None or self._names.find(raw) is not None):
             value = self._named(raw, path)
         else:
+            self._warn_of_part(raw, path)
             value = self._noted(raw, path)
         known = self._type(value)
         if wanted is not None and known is not None and known is not wanted:
             self._report.error("BAD_OPERAND", path, f"It must be of type {wanted}, not {known}.")
             return None
         return value
+
+    def _warn_of_part(self, raw: Any, path: Path) -> None:
+        """A text such as `ticket.price` is a text on the right."""
+        if isinstance(raw, str) and (part := _PART.match(raw)) and part[1] in self._names:
+            message = f"`{shown(raw)}` is a text here, though there is a variable `{shown(part[1])}`."
+            self._report.warn("NAME_AS_TEXT", path, message, suggestion=f"${{variables.{shown(raw)}}}")
 
     def _noted(self, value: Any, path: Path) -> Value:
         self.found.append((value, path))

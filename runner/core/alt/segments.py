@@ -245,6 +245,9 @@ def _controlled(raw: dict[str, Any], known: dict[str, Any], index: int, spot: Sp
     if outline is not None:
         flow.outlines[index] = outline
         known["kind"] = outline.kind
+        if raw.get("parameters"):
+            message = "A segment that runs others takes no parameters; these do nothing."
+            spot.report.warn("UNKNOWN_PARAMETER", (*spot.path, "parameters"), message, at_key=True)
     elif "kind" not in known and all(raw.get(place) is None for place in ("task_type", *control_flow.PLACES)):
         spot.wrong("MISSING_FIELD", "task_type", "`task_type` is required where a segment runs no others.")
     return outline

@@ -71,8 +71,10 @@ class _Doubtful(Exception):
     """Not for this module."""
 
 
-def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits, kinds: Kinds = NO_KINDS) -> Plan | None:
-    """The plan, if there is nothing to tell about it; None if there may be."""
+def sound_plan(
+    data: bytes, *, content_type: str, limits: DescriptorLimits, kinds: Kinds = NO_KINDS
+) -> tuple[Plan, bytes] | None:
+    """The plan, and it as MessagePack, if there is nothing to tell about it; None if there may be."""
     report = Report(limits)
     try:
         if len(data) > limits.max_bytes or format_of(data, content_type, report) is not Format.JSON:
@@ -87,10 +89,10 @@ def sound_plan(data: bytes, *, content_type: str, limits: DescriptorLimits, kind
             check_references(draft, edges, report)
         if refers or len(data) > LONGEST_LOOKED_INTO or not all_pass(plan, kinds):
             check_parameters(draft, kinds, report)
-        msgspec.msgpack.encode(plan)  # refuses what no ledger can store: integers beyond 64 bits
+        packed = msgspec.msgpack.encode(plan)  # refuses what no ledger can store: integers beyond 64 bits
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, Unreadable, _Doubtful):
         return None
-    return None if report.errors or report.warnings else plan
+    return None if report.errors or report.warnings else (plan, packed)
 
 
 def _check_file(file: _File, data: bytes, report: Report) -> None:

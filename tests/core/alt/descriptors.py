@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from runner.core.alt import DescriptorLimits, decode
+from runner.core.alt import Decoded, DescriptorLimits, decode
 from runner.core.errors import InvalidDescriptor
 from runner.core.findings import Finding
 from runner.core.plan import Plan
@@ -102,3 +102,8 @@ def refused(data: Any, content_type: str = "", limits: DescriptorLimits | None =
 
 def reasons(data: Any, content_type: str = "", limits: DescriptorLimits | None = None) -> list[str]:
     return [finding.reason for finding in refused(data, content_type, limits)]
+
+
+def said(decoded: Decoded) -> tuple[Plan, tuple[Finding, ...]]:
+    """What a file says, in whatever format."""
+    return decoded.plan, decoded.warnings

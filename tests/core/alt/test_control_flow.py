@@ -273,6 +273,32 @@ def test_an_argument_that_is_the_name_of_a_variable_is_told_and_stays_a_text() -
     assert decoded.plan.tasks[0].control == Call(function="f", arguments={"p": "text", "q": "${variables.text}"})
 
 
+def test_a_text_on_the_right_that_looks_like_a_part_of_a_variable_is_told_and_stays_a_text() -> None:
+    condition = {"operator": "eq", "left": "text", "right": "text.part"}
+    raw = flow_file(
+        step("c", condition={"condition": condition, "if_body": ["x"]}), step("x"), global_variables=GLOBALS
+    )
+    (warning,) = decode(as_json(raw)).warnings
+    told = (warning.reason, warning.path, warning.suggestion)
+    assert told == ("NAME_AS_TEXT", "segments[0].condition.condition.right", "${variables.text.part}")
+
+
+def test_parameters_of_a_segment_that_runs_others_are_told_to_do_nothing() -> None:
+    loop = {"type": "for_range", "variable": "i", "start": 0, "end": 2, "body": ["x"]}
+    raw = flow_file(step("c", loop=loop, parameters=[{"name": "p", "value": 1}]), step("x"))
+    (warning,) = decode(as_json(raw)).warnings
+    assert (warning.reason, warning.path) == ("UNKNOWN_PARAMETER", "segments[0].parameters")
+
+
+def test_the_condition_of_a_while_loop_sees_its_counter_and_nobody_beside_it_does() -> None:
+    condition = {"operator": "lt", "left": "n", "right": 3}
+    loop = {"type": "while", "variable": "n", "condition": condition, "body": ["x"]}
+    assert decode(as_json(flow_file(step("c", loop=loop), step("x")))).plan.tasks[0].control is not None
+    beside = step("y", condition={"condition": condition, "if_body": ["z"]})
+    raw = flow_file(step("c", loop=loop), step("x"), beside, step("z"))
+    assert [finding.reason for finding in refused(raw)] == ["UNKNOWN_VARIABLE"]
+
+
 def test_functions_may_call_themselves_where_a_condition_or_a_loop_decides() -> None:
     plan = flow_plan(
         step("begin", function_call=call("f")),
