@@ -37,6 +37,10 @@ def get(
     output.show(tables.facts(found))
     if tasks:
         output.show("", tables.tasks(found))
+        if found.tasks_left_out:
+            output.notice(
+                f"{found.tasks_left_out:,} more tasks are not shown; `alt-runner last show` has all at the end"
+            )
 
 
 async def _get(server: str, job: str, *, full: bool) -> Any:

@@ -64,7 +64,7 @@ def facts(job: Any) -> Table:
         "title": Text(harmless(job.title), "bold"),
         "job": job.job_id,
         "state": _state(job),
-        "progress": f"{job.progress:.0%} of {max(job.task_count, len(job.tasks))} tasks",
+        "progress": f"{job.progress:.0%} of {max(job.task_count, job.task_counts.total)} tasks",
         "alt id": harmless(job.alt_id),
         "queue": f"{harmless(job.queue)}, priority {_priority(job.priority)}",
         "labels": harmless(", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
