@@ -38,7 +38,8 @@ def get(
     if tasks:
         output.show("", tables.tasks(found))
         if found.tasks_left_out:
-            output.notice(
+            told = f"{found.tasks_left_out:,} more tasks are not shown; `alt-runner last show` has all at the end"
+            output.notice(told)
                 f"{found.tasks_left_out:,} more tasks are not shown; `alt-runner last show` has all at the end"
             )
 
