@@ -40,8 +40,6 @@ def get(
         if found.tasks_left_out:
             told = f"{found.tasks_left_out:,} more tasks are not shown; `alt-runner last show` has all at the end"
             output.notice(told)
-                f"{found.tasks_left_out:,} more tasks are not shown; `alt-runner last show` has all at the end"
-            )
 
 
 async def _get(server: str, job: str, *, full: bool) -> Any:
