@@ -44,6 +44,9 @@ _TOML_START = re.compile(
 )
 
 
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+
+
 def format_of(data: bytes, content_type: str, report: Report) -> Format:
     """The format that the content type names, or else that the bytes look like.
 
@@ -51,7 +54,7 @@ def format_of(data: bytes, content_type: str, report: Report) -> Format:
     """
     essence, _, parameters = content_type.partition(";")
     essence = essence.strip().lower()
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
+    charset = _CHARSET.search(parameters) if parameters else None
     if charset and charset[1].lower() not in _CHARSETS:
         message = f"The charset `{shown(charset[1])}` is not supported; send UTF-8."
         raise report.fatal("UNSUPPORTED_CONTENT_TYPE", message)
