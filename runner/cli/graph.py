@@ -24,7 +24,13 @@ def graph(
     dot: Annotated[bool, typer.Option("--dot", help="For Graphviz.")] = False,
     svg: Annotated[bool, typer.Option("--svg", help="As a picture that needs nothing else.")] = False,
     to: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file; - is standard output.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to a file, of the kind that its name ends in; - is standard output.",
+        ),
     ] = None,
     tasks: Annotated[
         int,
@@ -38,6 +44,8 @@ def graph(
 
     A descriptor that is wrong is told about as `validate` does, and the exit code is 6.
     """
+    if not (text or dot or svg or as_json) and to is not None:
+        dot, svg, as_json = (to.suffix.lower() in endings for endings in ((".dot", ".gv"), (".svg",), (".json",)))
     if text + dot + svg + as_json > 1:
         raise Unusable("--text, --dot, --svg and --json exclude each other; give one of them")
     found = descriptors.read(files)

@@ -142,8 +142,13 @@ class JobView:
         return kept + sum(self._gone[state] for state in states)
 
     def expect(self, tasks: Iterable[tuple[str, str, str]]) -> None:
-        """Make known tasks of the file that have not begun, as ids, descriptions and kinds."""
+        """Make known tasks of the file that have not begun, as ids, descriptions and kinds.
+
+        Of a job that has begun there may be tasks in bodies among them, after what runs them; events tell of those.
+        """
         for task_id, description, kind in tasks:
+            if self._owner(task_id):
+                continue
             task = self.tasks.setdefault(task_id, TaskView(task_id))
             task.description = description
             if kind in CONTROLS and task.flow is None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from runner.core import control
+from runner.core.conditions import kind_of
 from runner.core.control import UNBOUNDED, BodyRun, ControlLimits, ControlRun, Refused, Resolve
 from runner.core.errors import AttemptError
 from runner.core.events import BodyStarted, ControlSucceeded, Failure, Json, TaskEvent, TaskFailed
@@ -249,8 +250,10 @@ class Bodies:
             return error.failure
         except AttemptError as error:
             return Failure(error.reason, error.message)
-        wrong = [f"{what} must be of type {type_}" for what, type_ in types.items() if not fits(value, type_)]
-        return Failure("BAD_VALUE", wrong[0]) if wrong else None
+        for what, type_ in types.items():
+            if not fits(value, type_):
+                return Failure("BAD_VALUE", f"{what} must be of type {type_}, not {kind_of(value)}")
+        return None
 
 
 def _named(plan: TaskPlan, prefix: str) -> TaskPlan:

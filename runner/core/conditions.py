@@ -52,10 +52,10 @@ def compare(operator: Operator, left: Json, right: Json) -> bool:
             return not _contains(left, right)
         case Operator.STARTS_WITH | Operator.ENDS_WITH:
             if not isinstance(left, str) or not isinstance(right, str):
-                raise BadOperand(f"`{operator}` compares texts, not {_kind(left)} and {_kind(right)}")
+                raise BadOperand(f"`{operator}` compares texts, not {kind_of(left)} and {kind_of(right)}")
             return left.startswith(right) if operator is Operator.STARTS_WITH else left.endswith(right)
     if not ((_is_number(left) and _is_number(right)) or (isinstance(left, str) and isinstance(right, str))):
-        raise BadOperand(f"`{operator}` compares two numbers or two texts, not {_kind(left)} and {_kind(right)}")
+        raise BadOperand(f"`{operator}` compares two numbers or two texts, not {kind_of(left)} and {kind_of(right)}")
     return _ORDER[operator](left, right)
 
 
@@ -78,7 +78,7 @@ def _contains(whole: Json, part: Json) -> bool:
             return any(same(item, part) for item in whole)
         case dict() if isinstance(part, str):
             return part in whole
-    raise BadOperand(f"{_kind(whole)} cannot contain {_kind(part)}")
+    raise BadOperand(f"{kind_of(whole)} cannot contain {kind_of(part)}")
 
 
 def _truth(operand: Condition | Value | None, operator: Operator, resolve: Callable[[Json], Json]) -> bool:
@@ -86,7 +86,7 @@ def _truth(operand: Condition | Value | None, operator: Operator, resolve: Calla
         return holds(operand, resolve)
     value = _value(operand, resolve)
     if not isinstance(value, bool):
-        raise BadOperand(f"`{operator}` takes what is true or false, not {_kind(value)}")
+        raise BadOperand(f"`{operator}` takes what is true or false, not {kind_of(value)}")
     return value
 
 
@@ -103,6 +103,7 @@ def _is_number(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _kind(value: Json) -> str:
+def kind_of(value: Json) -> str:
+    """What a value is, in words."""
     words = {type(None): "null", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
     return words.get(type(value), "a number")

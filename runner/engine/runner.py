@@ -211,7 +211,8 @@ class Runner:
         Raises AlreadyAnswered: if somebody was faster.
         """
         plan = msgspec.msgpack.decode((await self._with.ledger.body(job_id)).plan, type=Plan)
-        if problems := signal_problems(signal, plan):
+        run = (await self.job_run(job_id))[1] if plan.has_variables else None
+        if problems := signal_problems(signal, plan, run):
             raise InvalidRequest(*problems)
         job = await self._with.ledger.signal(job_id, signal)
         self.dispatcher.signal(job_id, signal)

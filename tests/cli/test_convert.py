@@ -12,7 +12,7 @@ def test_a_descriptor_is_written_in_another_format(command: CommandLine, descrip
     done = command("convert", file, "--to", "yaml")
     assert (done.code, done.err) == (Exit.OK, "")
     assert "prompt: Görüşmeleri özetle\n" in done.out
-    assert decode(done.out.encode()) == decode(file.read_bytes())
+    assert decode(done.out.encode()).plan == decode(file.read_bytes()).plan
 
 
 def test_the_format_is_that_of_the_output_s_name(command: CommandLine, descriptor: Write) -> None:
@@ -20,7 +20,7 @@ def test_the_format_is_that_of_the_output_s_name(command: CommandLine, descripto
     for name in ("x.yml", "x.toml", "x.msgpack", "x.alt.json"):
         done = command("convert", file, "-o", name)
         assert (done.code, done.out, done.err) == (Exit.OK, "", f"wrote {name}\n")
-        assert decode((command.directory / name).read_bytes()) == decode(file.read_bytes())
+        assert decode((command.directory / name).read_bytes()).plan == decode(file.read_bytes()).plan
     assert sorted(path.name for path in command.directory.iterdir() if path.name.startswith(".x")) == []
     told = command("convert", file, "-o", "x.toml", "--json").json
     assert told == {"file": str(file), "output": "x.toml", "format": "toml", "warnings": []}

@@ -17,7 +17,7 @@ def test_a_schema_is_printed_for_editors(command: CommandLine, descriptor: Write
     validator = Draft202012Validator(done.json)
     assert validator.is_valid(file)
     assert not validator.is_valid(file | {"mode": "dreem"})
-    assert command("schema", "segments").json["title"] == "alt-runner descriptor, dialect segments 1.0"
+    assert command("schema", "segments").json["title"] == "alt-runner descriptor, dialect segments 1.0 and 2.0"
     assert command("schema", "tasks", "--json").lines == [done.json]
 
 

@@ -21,7 +21,7 @@ from runner.core.alt.fields import (
     texts,
 )
 from runner.core.alt.outline import Body, FunctionOutline, Outline
-from runner.core.alt.report import kind_of, shown
+from runner.core.alt.report import kind_of, nearest, shown
 from runner.core.plan import Function, Operator, Parameter, Type, Variable
 from runner.core.references import has_opening
 from runner.core.variables import fits
@@ -50,6 +50,7 @@ def name(value: Any, spot: Spot, key: str) -> str | None:
 #: The types that say something of a value.
 TYPES: Final = tuple(type_.value for type_ in Type if type_ is not Type.ANY)
 read_type: Final = Word({type_.value: type_ for type_ in Type}, "UNKNOWN_TYPE")
+_PARALLEL: Final = ("parallel", "max_parallel")
 _READ_PARALLEL: Final = Integer(1, MOST_PARALLEL)
 
 VARIABLE = Table(
@@ -168,13 +169,18 @@ def _loop(raw: dict[str, Any], metadata: Any, index: int, spot: Spot, segment: S
 def _parallel(metadata: dict[str, Any], kind: str, segment: Spot) -> int:
     """Rounds at a time: `parallel: true`, and how many in `max_parallel`."""
     spot = Spot((*segment.path, "metadata"), segment.report)
+    for key in metadata:
+        if key not in _PARALLEL and (meant := nearest(key, _PARALLEL)):
+            message = f"`{shown(key)}` is metadata like any other and decides nothing."
+            spot.report.warn("UNKNOWN_FIELD", (*spot.path, key), message, suggestion=meant, at_key=True)
     told = metadata.get("parallel")
     if told is not None and boolean(told, spot, "parallel") and kind == "while":
         spot.wrong("BAD_CONTROL", "parallel", "A loop of type while runs one round after the other.")
         return 1
     most = metadata.get("max_parallel")
     number = DEFAULT_PARALLEL if most is None else _READ_PARALLEL(most, spot, "max_parallel")
-    return number or 1 if told is True else 1
+    asked = told is True or (told is None and most is not None and kind != "while")
+    return number or 1 if asked else 1
 
 
 def _body(known: dict[str, Any], field: str, spot: Spot, *, owner: int | None, function: str = "") -> Body:

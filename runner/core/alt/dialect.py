@@ -26,6 +26,9 @@ HEAVIEST = 1e9
 #: The kind that runs a descriptor of its own, as a child of the job.
 JOB = "job"
 
+#: The kind that waits for a person's answer.
+APPROVAL = "approval"
+
 #: Kinds that are handled here; every other one goes to the orchestrator, unless a handler was added that claims it.
 LOCAL_KINDS = frozenset(
     {
@@ -33,7 +36,7 @@ LOCAL_KINDS = frozenset(
         "python",
         "delay",
         "data_processing",
-        "approval",
+        APPROVAL,
         "file_operation",
         "system_command",
         "code_executor",
@@ -71,9 +74,11 @@ class Draft(msgspec.Struct, frozen=True):
 def with_prompt(kind: str, parameters: dict[str, Any], text: str) -> dict[str, Any]:
     """The parameters as the plan has them.
 
-    For a kind that goes to the orchestrator `text` is the prompt if none is given. The descriptor of a child job is
-    quoted: its references are the child's.
+    For a kind that goes to the orchestrator `text` is the prompt if none is given, and what an approval asks, where
+    references stand in it. The descriptor of a child job is quoted: its references are the child's.
     """
+    if kind == APPROVAL and "${" in text and not parameters.get("message"):
+        return {**parameters, "message": text}
     if kind == JOB and isinstance(parameters.get("descriptor"), dict):
         return {**parameters, "descriptor": quoted(parameters["descriptor"])}
     if kind in LOCAL_KINDS or kind in TRIGGERS or parameters.get("prompt") is not None:

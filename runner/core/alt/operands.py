@@ -131,7 +131,9 @@ class Operands:
             told = str(one or "any")
             if operator is not Operator.NOT:
                 told += f" and {'null' if null else other or 'any'}"
-            spot.wrong("BAD_OPERAND", "operator", f"`{operator}` takes {takes}, and these are of type {told}.")
+            literal = right.value if isinstance(right, Value) and other is Type.STRING else ""
+            message = f"`{operator}` takes {takes}, and these are of type {told}."
+            spot.wrong("BAD_OPERAND", "operator", message, like=(literal, self._names) if literal else None)
 
     def _type(self, operand: Condition | Value | None) -> Type | None:
         """The type of an operand, as far as it is known before anything runs."""
@@ -247,6 +249,7 @@ class Operands:
         self._check_arguments(arguments, functions[name], Spot((*spot.path, "arguments"), self._report), spot)
         for key, value in arguments.items():
             self.found.append((value, (*spot.path, "arguments", key)))
+            self._warn_of_part(value, (*spot.path, "arguments", key))
             if isinstance(value, str) and self._names.find(value) is not None:
                 message = f"`{shown(value)}` is a text here, though there is a variable of this name."
                 self._report.warn(

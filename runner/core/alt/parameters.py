@@ -6,7 +6,9 @@ the parameter `input` of a workflow's node. A null that its parameter cannot be 
 
 from __future__ import annotations
 
+import difflib
 import enum
+import functools
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import UnionType
@@ -15,7 +17,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 import msgspec
 from msgspec import inspect as types
 
-from runner.core.alt.dialect import Draft
+from runner.core.alt.dialect import LOCAL_KINDS, Draft
 from runner.core.alt.report import Path, Report, kind_of, shown, written
 from runner.core.alt.type_words import in_words
 from runner.core.plan import Plan
@@ -24,6 +26,9 @@ from runner.core.plan import Plan
 _OURS: Final = frozenset({"task_type"})
 #: Characters of texts that are looked into beyond their types; longer ones are left to the run.
 LONGEST_LOOKED_INTO: Final = 10_000
+#: How alike a word and a task type are for one to be meant by the other, 0–1; `execute` means no `code_executor`.
+_CLOSE: Final = 0.8
+_LONGEST_KIND: Final = 40
 _AT: Final = re.compile(r" - at `.*`\Z", re.DOTALL)
 _OUT_OF_RANGE: Final = re.compile(r"Expected `(?:int|float)` (?:[<>]=?|that's)")
 
@@ -163,10 +168,19 @@ def all_pass(plan: Plan, kinds: Kinds) -> bool:
     """True if there is nothing to tell of the parameters of a short plan without references."""
     checks, others = kinds.checks, kinds.others
     for task in plan.tasks:
-        check = checks.get(task.kind, others)
-        if check is not None and not check.passes(task.parameters):
+        kind = task.kind
+        check = checks.get(kind, others)
+        if (check is not None and not check.passes(task.parameters)) or (kind not in checks and meant_by(kind)):
             return False
     return True
+
+
+@functools.lru_cache(maxsize=1024)
+def meant_by(kind: str) -> str:
+    """The task type of ours that a word for the orchestrator was probably meant to be, or nothing."""
+    if len(kind) > _LONGEST_KIND:
+        return ""
+    return next(iter(difflib.get_close_matches(kind.casefold(), LOCAL_KINDS, n=1, cutoff=_CLOSE)), "")
 
 
 def check_parameters(draft: Draft, kinds: Kinds, report: Report) -> None:
@@ -176,6 +190,9 @@ def check_parameters(draft: Draft, kinds: Kinds, report: Report) -> None:
     left = report.limits.max_reference_characters
     for index, task in enumerate(draft.plan.tasks):
         check = kinds.checks.get(task.kind, kinds.others)
+        if task.kind not in kinds.checks and (meant := meant_by(task.kind)):
+            message = f"Nothing here claims the task type `{shown(task.kind)}`, so it goes to the orchestrator."
+            report.warn("UNKNOWN_TYPE", _kind_path(draft, index), message, suggestion=meant)
         if check is None or not task.kind or (draft.flow is not None and index in draft.flow.outlines):
             continue
         parameters: dict[str, Any] = task.parameters
@@ -219,6 +236,11 @@ def _report_problems(
         harmless = problem.only_warns or (problem.by_settings and not check.settings_known)
         tell = report.warn if harmless else report.error
         tell(problem.reason, path, problem.message, suggestion=problem.suggestion)
+
+
+def _kind_path(draft: Draft, index: int) -> Path:
+    key = {"segments": ("task_type",), "nodes": ("piece_type",)}.get(draft.list_name, ("parameters", "task_type"))
+    return (draft.list_name, index, *key)
 
 
 def _place(draft: Draft, index: int, path: Path) -> Path:

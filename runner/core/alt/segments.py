@@ -99,7 +99,7 @@ SEGMENT_2 = Table(
         "variables": Field("_own", as_it_is),
         **{place: Field(f"_{place}", as_it_is) for place in control_flow.PLACES},
     },
-    also_known=SEGMENT.also_known,
+    also_known={**SEGMENT.also_known, "parallel": "metadata.parallel", "max_parallel": "metadata.max_parallel"},
 )
 PARAMETER = Table(
     {

@@ -339,3 +339,28 @@ def test_control_flow_reads_no_files() -> None:
     loop = {"type": "for_each", "variable": "one", "iterable": "${tasks.f.artifacts.list}", "body": ["b"]}
     found = told(segments_file(segment("f"), segment("a", "f", loop=loop), segment("b"), version="2.0"))
     assert [(f.reason, f.path) for f in found] == [("BAD_REFERENCE", "segments[1].loop.iterable")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "meant"), [("http_reqeust", "http_request"), ("aproval", "approval"), ("delays", "delay")]
+)
+def test_a_task_type_that_looks_like_one_of_ours_is_told_to_go_to_the_orchestrator(kind: str, meant: str) -> None:
+    raw = tasks_file(task("a", parameters={"task_type": kind}))
+    (warning,) = decode(as_json(raw), kinds=kinds_of_nothing()).warnings
+    assert (warning.reason, warning.path) == ("UNKNOWN_TYPE", "tasks[0].parameters.task_type")
+    assert warning.suggestion == meant
+
+
+@pytest.mark.parametrize("kind", ["search", "create", "analyze", "execute", "summarize", "command", "python_script"])
+def test_a_word_for_the_orchestrator_is_no_misspelling(kind: str) -> None:
+    raw = tasks_file(task("a", parameters={"task_type": kind}))
+    assert decode(as_json(raw), kinds=kinds_of_nothing()).warnings == ()
+
+
+def kinds_of_nothing() -> Kinds:
+    """Handlers that declare nothing, but there are some."""
+    return Kinds({"delay": None, "ai_prompt": None}, others=ParameterCheck(Anything, takes_others=True))
+
+
+class Anything(msgspec.Struct):
+    """Takes whatever comes."""
