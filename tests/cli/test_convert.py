@@ -80,14 +80,14 @@ def test_a_descriptor_is_written_in_another_dialect(command: CommandLine, descri
 
 def test_what_another_dialect_cannot_say_is_told_and_left_out_only_if_wanted(command: CommandLine) -> None:
     raw = {"id": "a", "version": "1", "title": "t", "created_at": "2026-01-05T08:00:00Z", "tags": ["x"]}
-    data = json.dumps({**raw, "tasks": [{"id": "a", "description": "d", "timeout_seconds": 5}]}).encode()
+    data = json.dumps({**raw, "tasks": [{"id": "a", "description": "d", "priority": "low"}]}).encode()
     done = command("convert", "-", "--dialect", "segments", stdin=data)
     assert (done.code, done.out) == (Exit.REJECTED, "")
     assert done.err.count("[NO_PLACE]") == 2
-    assert "at tasks[0].timeout_seconds" in done.err
+    assert "at tasks[0].priority" in done.err
     assert "--lossy" in done.err
     told = json.loads(command("convert", "-", "--dialect", "segments", "--json", stdin=data).err)
-    assert [finding["path"] for finding in told["error"]["findings"]] == ["tags", "tasks[0].timeout_seconds"]
+    assert [finding["path"] for finding in told["error"]["findings"]] == ["tags", "tasks[0].priority"]
 
     done = command("convert", "-", "--dialect", "segments", "--lossy", stdin=data)
     assert done.code == Exit.OK
@@ -95,7 +95,7 @@ def test_what_another_dialect_cannot_say_is_told_and_left_out_only_if_wanted(com
     assert done.err.count("warning: Dialect `segments` has no place for") == 2
     done = command("convert", "-", "--dialect", "segments", "--lossy", "--json", stdin=data)
     assert decode(done.out.encode()).plan.dialect == "segments"
-    assert [finding["path"] for finding in json.loads(done.err)["lost"]] == ["tags", "tasks[0].timeout_seconds"]
+    assert [finding["path"] for finding in json.loads(done.err)["lost"]] == ["tags", "tasks[0].priority"]
     done = command("convert", "-", "--dialect", "segments", "--lossy", "--json", "-o", "x.yaml", stdin=data)
     assert [finding["reason"] for finding in done.json["lost"]] == ["NO_PLACE", "NO_PLACE"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from runner.core.alt.fields import UNREADABLE, Spot, Word
+from runner.core.alt.fields import UNREADABLE, Field, Integer, Number, Spot, Word
 from runner.core.alt.outline import Flow
 from runner.core.alt.report import Path, Report, kind_of, shown
 from runner.core.plan import Mode, Plan, Priority, TaskId
@@ -22,6 +22,20 @@ read_priority = Word(PRIORITIES, "UNKNOWN_PRIORITY")
 
 #: A task's weight is relative; greater ones are a mistake, and their sum must stay a number.
 HEAVIEST = 1e9
+
+#: Ten years: beyond it a number of seconds is a mistake, or was meant as milliseconds since 1970.
+LONGEST = 315_360_000
+#: What a task or segment says of its attempts, in the same words.
+ATTEMPTS: Final[Mapping[str, Field]] = {
+    "timeout_seconds": Field("timeout", Number(above=0, most=LONGEST, unit=" of seconds")),
+    "retry_count": Field("retries", Integer(0, 255)),
+}
+#: What people call these instead.
+ATTEMPTS_ALSO_KNOWN: Final = {
+    "timeout": "timeout_seconds",
+    "retries": "retry_count",
+    "max_retries": "retry_count",
+}
 
 #: The kind that runs a descriptor of its own, as a child of the job.
 JOB = "job"

@@ -8,6 +8,8 @@ from typing import Any
 
 from runner.core.alt import control_flow
 from runner.core.alt.dialect import (
+    ATTEMPTS,
+    ATTEMPTS_ALSO_KNOWN,
     HEAVIEST,
     Draft,
     check_version,
@@ -78,10 +80,17 @@ SEGMENT = Table(
         "content": Field("description", filled_text, required=True),
         "parameters": Field("_parameters", as_it_is),
         "dependencies": Field("dependencies", texts),
+        **ATTEMPTS,
         "weight": Field("weight", Number(above=0, most=HEAVIEST)),
         "metadata": Field("metadata", mapping),
     },
-    also_known={"depends_on": "dependencies", "description": "content", "prompt": "content", "type": "task_type"},
+    also_known={
+        "depends_on": "dependencies",
+        "description": "content",
+        "prompt": "content",
+        "type": "task_type",
+        **ATTEMPTS_ALSO_KNOWN,
+    },
 )
 FILE_2 = Table(
     {
@@ -223,6 +232,8 @@ def _task(raw: Any, index: int, report: Report, dependencies: list[tuple[str, ..
     known.setdefault("id", "")
     outline = None if flow is None else _controlled(raw, known, index, spot, flow)
     dependencies.append((*written, *(name for body in outline.bodies for name in body.ids)) if outline else written)
+    if outline:
+        unknown |= _without_attempts(raw, known, spot)
     known.setdefault("kind", "")
     parameters = _parameters(known.pop("_parameters", None), known["id"], spot)
     known.setdefault("description", "")
@@ -251,6 +262,15 @@ def _controlled(raw: dict[str, Any], known: dict[str, Any], index: int, spot: Sp
     elif "kind" not in known and all(raw.get(place) is None for place in ("task_type", *control_flow.PLACES)):
         spot.wrong("MISSING_FIELD", "task_type", "`task_type` is required where a segment runs no others.")
     return outline
+
+
+def _without_attempts(raw: dict[str, Any], known: dict[str, Any], spot: Spot) -> dict[str, Any]:
+    """Take out of what is known what only an attempt has; it is told, and answered as it stands."""
+    told = {name: raw[name] for name, field in ATTEMPTS.items() if known.pop(field.becomes, None) is not None}
+    for name in told:
+        message = f"A segment that runs others has no attempts, so `{name}` is kept in the metadata and does nothing."
+        spot.report.warn("UNKNOWN_FIELD", (*spot.path, name), message, at_key=True)
+    return told
 
 
 def _parameters(listed: Any, segment: str, spot: Spot) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from runner.core.alt import tasks
-from runner.core.alt.dialect import HEAVIEST, JOB, MODES, PRIORITIES, Draft, with_prompt
+from runner.core.alt.dialect import HEAVIEST, JOB, LONGEST, MODES, PRIORITIES, Draft, with_prompt
 from runner.core.alt.fields import Spot, instant
 from runner.core.alt.graph import check_graph
 from runner.core.alt.json_text import is_sound, may_refer
@@ -36,7 +36,7 @@ class _Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     description: _Filled
     dependencies: tuple[str, ...] | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
-    timeout_seconds: Annotated[float, Meta(gt=0, le=tasks.LONGEST)] | UnsetType = UNSET
+    timeout_seconds: Annotated[float, Meta(gt=0, le=LONGEST)] | UnsetType = UNSET
     retry_count: Annotated[int, Meta(ge=0, le=255)] | UnsetType = UNSET
     status: Literal["pending", "running", "completed", "failed", "cancelled", "timeout"] | UnsetType = UNSET
     priority: _Priority | UnsetType = UNSET

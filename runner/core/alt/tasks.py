@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from runner.core.alt.dialect import (
+    ATTEMPTS,
+    ATTEMPTS_ALSO_KNOWN,
     HEAVIEST,
     Draft,
     check_version,
@@ -19,7 +21,6 @@ from runner.core.alt.dialect import (
 )
 from runner.core.alt.fields import (
     Field,
-    Integer,
     Number,
     Spot,
     Table,
@@ -42,8 +43,6 @@ LIST = "tasks"
 SUPPORTED = "1.x"
 VERSION = re.compile(r"1(\.[0-9]+){0,2}", re.ASCII)
 
-#: Ten years: beyond it a number of seconds is a mistake, or was meant as milliseconds since 1970.
-LONGEST = 315_360_000
 _STATUSES = {name: name for name in ("pending", "running", "completed", "failed", "cancelled", "timeout")}
 
 FILE = Table(
@@ -69,8 +68,7 @@ TASK = Table(
         "description": Field("description", filled_text, required=True),
         "dependencies": Field("dependencies", texts),
         "parameters": Field("parameters", mapping),
-        "timeout_seconds": Field("timeout", Number(above=0, most=LONGEST, unit=" of seconds")),
-        "retry_count": Field("retries", Integer(0, 255)),
+        **ATTEMPTS,
         "status": Field("_status", Word(_STATUSES, "UNKNOWN_STATUS")),
         "priority": Field("priority", read_priority),
         "tags": Field("tags", texts),
@@ -81,9 +79,7 @@ TASK = Table(
         "depends_on": "dependencies",
         "needs": "dependencies",
         "after": "dependencies",
-        "timeout": "timeout_seconds",
-        "retries": "retry_count",
-        "max_retries": "retry_count",
+        **ATTEMPTS_ALSO_KNOWN,
         "task_type": "parameters.task_type",
         "type": "parameters.task_type",
         "prompt": "parameters.prompt",

@@ -290,6 +290,17 @@ def test_parameters_of_a_segment_that_runs_others_are_told_to_do_nothing() -> No
     assert (warning.reason, warning.path) == ("UNKNOWN_PARAMETER", "segments[0].parameters")
 
 
+def test_a_segment_that_runs_others_has_no_attempts_and_those_it_runs_do() -> None:
+    loop = {"type": "for_range", "variable": "i", "start": 0, "end": 2, "body": ["x"]}
+    attempts = {"timeout_seconds": 5, "retry_count": 2}
+    decoded = decode(as_json(flow_file(step("c", loop=loop, **attempts), step("x", **attempts))))
+    told = [(warning.reason, warning.path) for warning in decoded.warnings]
+    assert told == [("UNKNOWN_FIELD", "segments[0].timeout_seconds"), ("UNKNOWN_FIELD", "segments[0].retry_count")]
+    control, inner = decoded.plan.tasks
+    assert (control.timeout, control.retries, control.metadata) == (None, None, attempts)
+    assert (inner.timeout, inner.retries) == (5.0, 2)
+
+
 def test_the_condition_of_a_while_loop_sees_its_counter_and_nobody_beside_it_does() -> None:
     condition = {"operator": "lt", "left": "n", "right": 3}
     loop = {"type": "while", "variable": "n", "condition": condition, "body": ["x"]}

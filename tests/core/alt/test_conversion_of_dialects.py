@@ -86,8 +86,6 @@ def test_without_a_format_it_keeps_its_own(write: Any) -> None:
 @settings(max_examples=30, deadline=None)
 @given(raw=descriptors())
 def test_there_and_back_is_the_same_job_where_nothing_is_lost(raw: dict[str, Any]) -> None:
-    for row in raw["tasks"]:
-        del row["retry_count"]
     back = there(there(raw, SEGMENTS).content, TASKS).content
     assert essence(decode(back).plan) == essence(decode(as_json(raw)).plan)
 
@@ -189,20 +187,33 @@ def test_a_priority_is_carried_by_the_metadata_or_told() -> None:
     assert "priority" not in value_in(raw, TASKS)
 
 
+def test_the_attempts_of_a_segment_are_those_of_a_task_and_its_retries_those_of_a_node() -> None:
+    raw = segments_file(segment("a", timeout_seconds=5, retry_count=2))
+    (told,) = value_in(raw, TASKS)["tasks"]
+    assert (told["timeout_seconds"], told["retry_count"]) == (5, 2)
+    raw = segments_file(segment("a", retry_count=2))
+    assert value_in(raw, WORKFLOW)["nodes"][0]["config"]["max_retries"] == 2
+
+
 def test_all_that_would_be_lost_is_told_with_its_place_and_line() -> None:
     raw = tasks_file(
-        task("a", timeout_seconds=5, tags=["x"]), task("b", priority="low"), tags=["t"], expected_completion_time=60
+        task("a", timeout_seconds=5, retry_count=1, tags=["x"]),
+        task("b", priority="low"),
+        tags=["t"],
+        expected_completion_time=60,
     )
     found = refused(yaml.safe_dump(raw, sort_keys=False).encode(), SEGMENTS)
     assert sorted(places(found)) == [
         ("NO_PLACE", "expected_completion_time"),
         ("NO_PLACE", "tags"),
         ("NO_PLACE", "tasks[0].tags"),
-        ("NO_PLACE", "tasks[0].timeout_seconds"),
         ("NO_PLACE", "tasks[1].priority"),
     ]
     assert all(finding.line > 1 for finding in found)
-    assert "Dialect `segments` has no place for `timeout_seconds`, which is of `tasks`." in {f.message for f in found}
+    assert "Dialect `segments` has no place for `tags`, which is of `tasks`." in {f.message for f in found}
+    found = refused(segments_file(segment("a", timeout_seconds=5, retry_count=1)), WORKFLOW)
+    assert places(found) == [("NO_PLACE", "segments[0].timeout_seconds")]
+    assert "`timeout_seconds`, which is of `tasks` and `segments`." in found[0].message
 
 
 def test_what_a_file_says_beside_its_plan_is_not_forgotten() -> None:
@@ -257,7 +268,7 @@ def test_a_lossy_one_is_the_same_job_without_what_is_told() -> None:
     raw = tasks_file(task("a", timeout_seconds=5, retry_count=2), tags=["t"], metadata={"priority": "low"})
     converted = there(raw, SEGMENTS, lossy=True)
     assert places(converted.lost) == places(refused(raw, SEGMENTS))
-    kept = tasks_file(task("a"), metadata={"priority": "low"})
+    kept = tasks_file(task("a", timeout_seconds=5, retry_count=2), metadata={"priority": "low"})
     assert essence(decode(converted.content).plan) == essence(decode(as_json(kept)).plan)
 
 

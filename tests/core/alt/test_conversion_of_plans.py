@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.alt import decode, segments, tasks, workflow
-from runner.core.alt.dialect import with_prompt
+from runner.core.alt.dialect import LONGEST, with_prompt
 from runner.core.alt.fields import Table
 from runner.core.alt.losses import essence, implied_priority, without
 from runner.core.alt.places import NOWHERE, PLAN, TASK, DialectName, Places
@@ -60,7 +60,7 @@ OF_PLAN: Mapping[str, st.SearchStrategy[Any]] = {
     "metadata": METADATA,
 }
 OF_TASK: Mapping[str, st.SearchStrategy[Any]] = {
-    "timeout": st.none() | st.floats(0.001, tasks.LONGEST),
+    "timeout": st.none() | st.floats(0.001, LONGEST),
     "retries": st.none() | st.integers(0, 255),
     "retry_seconds": st.none() | st.floats(0, 86_400),
     "priority": st.none() | st.sampled_from(Priority),

@@ -165,3 +165,24 @@ def test_a_reference_in_the_content_is_told_at_the_content() -> None:
 def test_names_of_the_other_dialect_are_suggested() -> None:
     raw = segments_file(title="x")
     assert [w.suggestion for w in decode(as_json(raw)).warnings] == ["command"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_segment_is_tried_again_and_timed_out_by_itself(version: str) -> None:
+    plan = plan_of(segments_file(segment("a", timeout_seconds=30, retry_count=3), segment("b"), version=version))
+    assert [(task.timeout, task.retries) for task in plan.tasks] == [(30.0, 3), (None, None)]
+    (warning,) = decode(as_json(segments_file(segment("a", retries=3), version=version))).warnings
+    assert (warning.reason, warning.suggestion) == ("UNKNOWN_FIELD", "retry_count")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("retry_count", 256, "OUT_OF_RANGE"),
+        ("retry_count", 3.0, "BAD_TYPE"),
+        ("timeout_seconds", 0, "OUT_OF_RANGE"),
+        ("timeout_seconds", "30", "BAD_TYPE"),
+    ],
+)
+def test_its_attempts_are_checked_as_those_of_a_task(field: str, value: Any, reason: str) -> None:
+    assert reasons(segments_file(segment("a", **{field: value}))) == [reason]
