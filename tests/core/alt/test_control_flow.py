@@ -296,7 +296,9 @@ def test_a_segment_that_runs_others_has_no_attempts_and_those_it_runs_do() -> No
     decoded = decode(as_json(flow_file(step("c", loop=loop, **attempts), step("x", **attempts))))
     told = [(warning.reason, warning.path) for warning in decoded.warnings]
     assert told == [("UNKNOWN_FIELD", "segments[0].timeout_seconds"), ("UNKNOWN_FIELD", "segments[0].retry_count")]
-    control, inner = decoded.plan.tasks
+    (control,) = decoded.plan.tasks
+    assert isinstance(control.control, ForRange)
+    (inner,) = control.control.body
     assert (control.timeout, control.retries, control.metadata) == (None, None, attempts)
     assert (inner.timeout, inner.retries) == (5.0, 2)
 
