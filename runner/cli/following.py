@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runner.cli import output, sentences
@@ -43,6 +43,10 @@ class Audience(Protocol):
         """About the connection."""
         ...
 
+    def quiet(self) -> AbstractContextManager[None]:
+        """Inside the context nothing is drawn that what others write could garble."""
+        ...
+
 
 class LinesAudience:
     """A line for each event: what a log or a pipe wants."""
@@ -75,6 +79,9 @@ class LinesAudience:
     def notice(self, view: JobView, text: str) -> None:
         if text != "caught up":
             output.notice(f"{view.id}: {text}")
+
+    def quiet(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def _worth_a_line(self, job: str, event: AttemptProgressed) -> bool:
         """Whether it has moved by a step since the last line, or says something else."""
@@ -115,6 +122,9 @@ class JsonAudience:
         if text != "caught up":
             output.notice(f"{view.id}: {text}")
 
+    def quiet(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 def audience(*, as_json: bool) -> Audience:
     """Bars on a terminal, lines in a pipe, objects if asked for."""
@@ -130,10 +140,15 @@ def audience(*, as_json: bool) -> Audience:
 class Followed:
     """Jobs that are followed, and how it went so far; holds what is known also after an interruption."""
 
-    def __init__(self, jobs: Sequence[str], audience: Audience) -> None:
-        self.views = [JobView(job) for job in dict.fromkeys(jobs)]
+    def __init__(self, jobs: Sequence[str], audience: Audience, *, reachable: bool = True) -> None:
+        """`reachable` tells whether other commands find the daemon, so that it makes sense to name them."""
+        self.views = [JobView(job, reachable=reachable) for job in dict.fromkeys(jobs)]
         self.errors: dict[str, RunnerError] = {}
         self._audience = audience
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Inside the context nothing is drawn."""
+        return self._audience.quiet()
 
     async def follow(self, client: Client, *, after: int = 0) -> None:
         """Follow all jobs to their ends. What goes wrong with one of them is kept in `errors`, and the others go on."""

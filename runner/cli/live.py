@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -46,19 +46,50 @@ class LiveAudience:
         self._views: Sequence[JobView] = ()
         self._console = output.console()
         self._notice = ""
+        self._showing = False
+        #: What draws, while something does.
+        self._live: Live | None = None
 
     @asynccontextmanager
     async def showing(self, views: Sequence[JobView]) -> AsyncIterator[None]:
         self._views = views
-        with Live(console=self._console, auto_refresh=False, get_renderable=self.picture) as live:
-            drawing = asyncio.create_task(_draw(live))
-            try:
-                yield
-            finally:
-                drawing.cancel()
-                with suppress(asyncio.CancelledError):
-                    await drawing
-                live.refresh()
+        self._showing = True
+        self._begin()
+        drawing = asyncio.create_task(self._draw())
+        try:
+            yield
+        finally:
+            self._showing = False
+            drawing.cancel()
+            with suppress(asyncio.CancelledError):
+                await drawing
+            self._end()
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nothing is drawn inside the context; the last picture stays above what others write."""
+        self._end()
+        try:
+            yield
+        finally:
+            if self._showing:
+                self._begin()
+
+    def _begin(self) -> None:
+        # A new one each time: an old one would go back to where it drew last, over what was written since.
+        self._live = Live(console=self._console, auto_refresh=False, get_renderable=self.picture)
+        self._live.start()
+
+    def _end(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    async def _draw(self) -> None:
+        while True:
+            if self._live is not None:
+                self._live.refresh()
+            await asyncio.sleep(_PERIOD)
 
     def event(self, view: JobView, recorded: Recorded, message: Message) -> None:
         pass
@@ -80,12 +111,6 @@ class LiveAudience:
         if self._notice:
             rows.append(Text(harmless(self._notice), "yellow"))
         return Group(*rows)
-
-
-async def _draw(live: Live) -> None:
-    while True:
-        live.refresh()
-        await asyncio.sleep(_PERIOD)
 
 
 def job_rows(view: JobView, now: Instant, room: int, width: int) -> Iterator[RenderableType]:

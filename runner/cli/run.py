@@ -7,7 +7,8 @@ import shlex
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,13 @@ from runner.core.errors import InvalidDescriptor
 if TYPE_CHECKING:
     import anyio
 
+    from runner.cli.asking import Answers
     from runner.cli.descriptors import Descriptor
     from runner.cli.following import Followed
     from runner.cli.keeping import Kept
     from runner.cli.view import JobView
     from runner.client import Client
-    from runner.core.alt import Kinds
+    from runner.core.plan import Plan
     from runner.settings import Settings
 
 
@@ -52,6 +54,8 @@ def run(
     inputs_file: submission.InputsFile = None,
     deadline: submission.Deadline = "",
     fail_fast: submission.FailFast = None,
+    approve_all: Annotated[bool, typer.Option("--approve-all", help="Approve whatever tasks ask for.")] = False,
+    reject_all: Annotated[bool, typer.Option("--reject-all", help="Reject whatever tasks ask for.")] = False,
     settings: serve.SettingsFile = None,
     profile: serve.ProfileName = None,
     set_: serve.Set = None,
@@ -61,9 +65,15 @@ def run(
 
     Shows what happens as watch does, and writes a record of each job. If a file is wrong, none is run. Ctrl-C cancels
     the jobs, a second one leaves at once. The exit code tells how the jobs ended, the worst of them.
+
+    What tasks ask for is asked on the terminal. In a pipe nobody could answer: a task that would wait for ever ends the
+    run with 2, unless --approve-all or --reject-all answers.
     """
+    from runner.cli import asking
+
     if simulate and orchestrator is not None:
         raise Unusable("--simulate answers in the place of any --orchestrator; give one of them")
+    answers = asking.answers(approve_all=approve_all, reject_all=reject_all, as_json=as_json)
     asked = partial(
         submission.request,
         queue=queue,
@@ -80,31 +90,33 @@ def run(
     overrides = {"log.level": "warning", **flags, **arguments.pairs(set_ or (), option="--set")}
     held = serve.loaded(settings, profile, overrides)
     found = descriptors.read(files)
-    _refuse_wrong(found, held, as_json=as_json)
+    plans = _plans(found, held, as_json=as_json)
+    if answers is asking.Answers.NOBODY:
+        asking.refuse_unanswerable(plans)
     _make_writable(held.record_directory)
-    here = _Run(held, as_json=as_json)
+    here = _Run(held, answers, as_json=as_json)
     options.run(here.run(found, asked, simulate=simulate))
     raise typer.Exit(here.tell())
 
 
-def _refuse_wrong(found: Sequence[Descriptor], settings: Settings, *, as_json: bool) -> None:
+def _plans(found: Sequence[Descriptor], settings: Settings, *, as_json: bool) -> list[tuple[str, Plan]]:
+    """The plan of each file; if one has none, tell what is wrong with all that have none, and exit."""
+    from runner.core.alt import decode
     from runner.daemon import kinds_known
 
     kinds = options.run(kinds_known(settings))
-    codes = [_refused(descriptor, settings, kinds, as_json=as_json) for descriptor in found]
-    if worst(codes) is not Exit.OK:
+    plans: list[tuple[str, Plan]] = []
+    codes = []
+    for file in found:
+        try:
+            decoded = decode(file.content, content_type=file.content_type, limits=settings.descriptors, kinds=kinds)
+        except InvalidDescriptor as error:
+            codes.append(submission.tell_refused(file, error, as_json=as_json))
+        else:
+            plans.append((file.name, decoded.plan))
+    if codes:
         raise typer.Exit(worst(codes))
-
-
-def _refused(descriptor: Descriptor, settings: Settings, kinds: Kinds, *, as_json: bool) -> Exit:
-    """Tell what is wrong with a descriptor, if anything is."""
-    from runner.core.alt import decode
-
-    try:
-        decode(descriptor.content, content_type=descriptor.content_type, limits=settings.descriptors, kinds=kinds)
-    except InvalidDescriptor as error:
-        return submission.tell_refused(descriptor, error, as_json=as_json)
-    return Exit.OK
+    return plans
 
 
 def _make_writable(directory: Path) -> None:
@@ -120,14 +132,17 @@ def _make_writable(directory: Path) -> None:
 class _Run:
     """Jobs of this process, and what is known of them when it ends, however it does."""
 
-    def __init__(self, settings: Settings, *, as_json: bool) -> None:
+    def __init__(self, settings: Settings, answers: Answers, *, as_json: bool) -> None:
         from runner.cli import following
 
         self._settings = settings
+        self._answers = answers
         self._as_json = as_json
         #: Seconds that jobs have to end once they are cancelled.
         self._patience = settings.engine.cancel_grace_seconds + _CANCELLING
         self._interrupted = False
+        #: A question that nobody can answer, as a sentence.
+        self._unanswered = ""
         #: The worst of all submissions.
         self._code = Exit.OK
         self._followed: Followed = following.Followed((), following.audience(as_json=as_json))
@@ -142,8 +157,8 @@ class _Run:
 
         from runner.cli.private import private_daemon
 
-        interrupted = anyio.Event()
-        self._obey_signals(interrupted)
+        stopped = anyio.Event()
+        self._obey_signals(stopped)
         with tempfile.TemporaryDirectory(prefix="alt-runner-", ignore_cleanup_errors=True) as directory:
             self._directory = directory
             async with (
@@ -151,11 +166,32 @@ class _Run:
                 options.connected(address, patience=options.WATCH_PATIENCE) as client,
             ):
                 if not self._interrupted:
-                    await self._submit(client, found, asked)
-                    await self._follow(client, interrupted)
+                    async with self._answering(client, stopped):
+                        await self._submit(client, found, asked)
+                        await self._follow(client, stopped)
                     await self._keep(client)
 
-    def _obey_signals(self, interrupted: anyio.Event) -> None:
+    @asynccontextmanager
+    async def _answering(self, client: Client, stopped: anyio.Event) -> AsyncIterator[None]:
+        """Questions of tasks are answered inside the context; one that nobody can answer stops the run."""
+        import anyio
+
+        from runner.cli.asking import Answering
+
+        def refuse(sentence: str) -> None:
+            self._unanswered = self._unanswered or sentence
+            stopped.set()
+
+        answering = Answering(client, self._answers, quiet=self._quiet, refuse=refuse)
+        async with anyio.create_task_group() as group:
+            await group.start(answering.run)
+            yield
+            group.cancel_scope.cancel()
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        return self._followed.quiet()
+
+    def _obey_signals(self, stopped: anyio.Event) -> None:
         """The first cancels the jobs; a second ends the process, and leaves nothing but records behind either."""
         import asyncio
 
@@ -164,7 +200,7 @@ class _Run:
                 output.console().show_cursor()
                 self._end(Exit.INTERRUPTED)
             self._interrupted = True
-            interrupted.set()
+            stopped.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, interrupt)
@@ -175,20 +211,22 @@ class _Run:
         # A deadline counts from here: the second that starting took is none of the job's.
         request = asked(now=datetime.now(UTC))
         jobs, self._code = await submission.submit_all(client, found, request, as_json=self._as_json)
-        self._followed = following.Followed(jobs, following.audience(as_json=self._as_json))
+        audience = following.audience(as_json=self._as_json)
+        self._followed = following.Followed(jobs, audience, reachable=False)
 
-    async def _follow(self, client: Client, interrupted: anyio.Event) -> None:
+    async def _follow(self, client: Client, stopped: anyio.Event) -> None:
         import anyio
 
-        async def cancel_when_interrupted() -> None:
-            await interrupted.wait()
-            output.notice("cancelling; once more leaves at once")
+        async def cancel_when_stopped() -> None:
+            await stopped.wait()
+            if self._interrupted:
+                output.notice("cancelling; once more leaves at once")
             await self._cancel(client)
             await anyio.sleep(self._patience)
             group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
-            group.start_soon(cancel_when_interrupted)
+            group.start_soon(cancel_when_stopped)
             try:
                 await self._followed.follow(client)
             except BrokenPipeError:
@@ -203,7 +241,8 @@ class _Run:
     async def _cancel(self, client: Client) -> None:
         for view in self._followed.views:
             if not view.state.terminal:
-                await client.cancel(view.id, reason="interrupted")
+                reason = "nobody can answer" if self._unanswered and not self._interrupted else "interrupted"
+                await client.cancel(view.id, reason=reason)
 
     async def _keep(self, client: Client) -> None:
         from runner.cli.keeping import keep
@@ -234,7 +273,17 @@ class _Run:
         for sentence in self._lost:
             output.notice(f"alt-runner: {sentence}")
         code = worst([self._code, self._followed.exit(), Exit.ERROR if self._lost else Exit.OK])
+        if self._unanswered and not self._interrupted:
+            code = worst([code, self._tell_unanswered()])
         return Exit.INTERRUPTED if self._interrupted else code
+
+    def _tell_unanswered(self) -> Exit:
+        error = Unusable(self._unanswered)
+        if self._as_json:
+            output.json_notice(output.error_json(error, Exit.USAGE))
+        else:
+            output.notice(f"alt-runner: {error}")
+        return Exit.USAGE
 
     def _showing(self, view: JobView) -> str:
         kept = self._kept.get(view.id)

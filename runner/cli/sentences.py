@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import Final
 
@@ -75,7 +76,8 @@ def _of_job(event: events.JobEvent, view: JobView) -> str:  # noqa: PLR0911 -- o
             then = "it waits to be resumed" if view.state is JobState.PAUSED else "another will take it"
             return f"released by runner {event.runner_id} ({event.reason}); {then}"
         case events.JobPaused():
-            return f"paused; nothing new starts (alt-runner resume {view.id})"
+            how = f" (alt-runner resume {view.id})" if view.reachable else ""
+            return f"paused; nothing new starts{how}"
         case events.JobResumed():
             return "resumed"
         case events.JobCancelling():
@@ -107,7 +109,8 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             return f"attempt {event.attempt} failed: {failure(event.failure)}; next in {wait}"
         case events.AttemptParked():
             if event.reason is WaitReason.AWAITING_APPROVAL:
-                return f"asks for approval: {event.message} (alt-runner approve {view.id} {event.task_id}, or reject)"
+                how = f" ({answering(view.id, event.task_id)})" if view.reachable else ""
+                return f"asks for approval: {event.message}{how}"
             return f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
         case events.TaskFailed() | events.TaskTimedOut():
             return f"{TASK_LOOKS[task.state][1]}: {failure(event.failure)}"
@@ -136,6 +139,11 @@ def _of_control(event: events.TaskEvent, task: TaskView, time: Instant) -> str:
     if event.body == "call":
         return f"calls {event.name or 'a function'}"
     return f"takes the branch {event.body}"
+
+
+def answering(job: str, task: str) -> str:
+    """What answers a task, to be copied: the ids of those in loops have brackets, which shells take for patterns."""
+    return f"alt-runner approve {job} {shlex.quote(task)}, or reject"
 
 
 def _answer(event: events.TaskSignalled) -> str:

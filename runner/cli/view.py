@@ -40,7 +40,7 @@ class TaskView:
     message: str = ""
     #: The end of the text that its current attempt streamed.
     text: str = ""
-    #: Why it waits, failed or was cancelled.
+    #: Why it waits, failed, was cancelled or did not have to run.
     trouble: str = ""
     waiting_until: Instant | None = None
     #: The control task in whose body it stands; empty for the file's own.
@@ -101,6 +101,8 @@ class JobView:
 
     id: str
     title: str = ""
+    #: Whether other commands find its daemon.
+    reachable: bool = True
     state: JobState = JobState.QUEUED
     sequence: int = 0
     #: Tasks so far: those of a body count once it begins.
@@ -272,12 +274,21 @@ def _apply(task: TaskView, event: events.TaskEvent, time: Instant) -> None:
             # For a person there is no time at which it tries again.
             until = None if event.reason is events.WaitReason.AWAITING_APPROVAL else event.until
             task.trouble, task.waiting_until = event.message, until
-        case events.TaskFailed() | events.TaskTimedOut():
-            task.trouble = event.failure.message
-        case events.TaskCancelled() | events.TaskSkipped():
-            task.trouble = event.reason
     if task.state.terminal:
         task.ended_at = time
+        task.trouble = _why(event)
+
+
+def _why(event: events.TaskEvent) -> str:
+    """Why a task ended as it did, if not by succeeding."""
+    match event:
+        case events.TaskFailed(failure=failure) | events.TaskTimedOut(failure=failure):
+            return failure.message
+        case events.TaskCancelled(reason=reason) | events.TaskSkipped(reason=reason):
+            return reason
+        case events.TaskReused(job_id=job):
+            return f"reused from job {job}"
+    return ""
 
 
 def _settled(state: TaskState, event: events.TaskEvent) -> TaskState:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -15,9 +16,10 @@ from runner.core.events import BodyStarted, ControlSucceeded, Failure, Json, Tas
 from runner.core.plan import Call, ForEach, ForRange, Plan, TaskId, TaskPlan, Type, Variable, While
 from runner.core.references import Scope, resolve
 from runner.core.runs import TaskRun
-from runner.core.variables import Variables, fits, refusal
+from runner.core.variables import Variables, fits, nested_deeper, refusal
 
-Found = TypeVar("Found")
+#: Levels of containers in a value that control flow works with.
+DEEPEST_VALUE: Final = 100
 
 
 class Bodies:
@@ -29,12 +31,17 @@ class Bodies:
         self._inputs = inputs
         self._functions = {function.name: function for function in plan.functions}
         #: The file's own tasks, as a body that runs once.
-        self.file = BodyRun(variables=_declared(plan.variables, None))
+        self.file = BodyRun(variables=_declared(_encoded_once(plan.variables), None))
+        #: The values that variables of tasks begin with, which all instances share; by the identity of the list.
+        self._first: dict[int, list[tuple[Variable, bytes | None]]] = {}
         #: Where each task stands that is not the file's own.
         self._places: dict[TaskId, BodyRun] = {}
         #: What the tasks that have variables of their own see.
         self._own: dict[TaskId, Variables] = {}
         self._controls: dict[TaskId, ControlRun] = {}
+        #: Bytes of outputs that control tasks have looked at, and those that the one whose turn it is may reach.
+        self.looked_at = 0
+        self._end_of_sight = sys.maxsize
 
     def place(self, task_id: TaskId) -> BodyRun:
         """The run of a body in which a task stands."""
@@ -64,7 +71,10 @@ class Bodies:
             self._places.update((plan.id, body) for plan in named)
         for plan in named:
             if plan.variables or isinstance(plan.control, While):
-                self._own[plan.id] = _declared(plan.variables, body.variables)
+                if id(plan.variables) not in self._first:
+                    self._first[id(plan.variables)] = _encoded_once(plan.variables)
+                first = self._first[id(plan.variables)]
+                self._own[plan.id] = _declared(first, body.variables)
                 self._count(plan, 0)
             if plan.control is not None:
                 self._controls[plan.id] = ControlRun()
@@ -79,6 +89,7 @@ class Bodies:
 
     def step(self, task: TaskRun, limits: ControlLimits) -> TaskEvent | None:
         """The event with which a control task goes on or ends; None while it waits for its bodies."""
+        self._end_of_sight = self.looked_at + limits.max_looked_at_bytes
         event = control.next_step(
             task.plan,
             self._controls[task.plan.id],
@@ -94,6 +105,8 @@ class Bodies:
 
     def begin(self, task: TaskRun, event: BodyStarted) -> list[tuple[BodyRun, tuple[TaskPlan, ...]]]:
         """Begin a run of a body. Answers it with the tasks that run, and where some are skipped, those as well."""
+        # What was begun was within the limits of its day.
+        self._end_of_sight = sys.maxsize
         plan, run = task.plan, self._controls[task.plan.id]
         assert plan.control is not None  # noqa: S101  only control tasks have bodies
         place = self.place(plan.id)
@@ -115,7 +128,6 @@ class Bodies:
             body.variables,
             functions=self._functions,
             resolve=resolver,
-            # What was begun was within the limits of its day.
             limits=UNBOUNDED,
         )
         plans, *skipped = control.taken(plan.control, self._functions, event.body)
@@ -142,6 +154,7 @@ class Bodies:
         if body.open:
             return ""
         run.open -= 1
+        body.variables.let_go()
         return body.control
 
     # -------------------------------------------------------------------------------------------------- values
@@ -214,13 +227,30 @@ class Bodies:
             job_id=self._job_id,
             secret=lambda _: None,
         )
-        return lambda value: resolve(value, scope)
+
+        def resolved(value: Json) -> Json:
+            found = resolve(value, scope)
+            # Comparing and keeping recurse, each with a depth of its own; nobody may come to the end of the stack.
+            if isinstance(found, dict | list) and nested_deeper(found, DEEPEST_VALUE):
+                raise Refused("BAD_OPERAND", f"a value is nested deeper than {DEEPEST_VALUE} levels")
+            return found
+
+        return resolved
 
     def _encoded(self, task_id: TaskId) -> bytes:
-        """A task's value as JSON. Raises AttemptError: if a part of it is too large to stand in an event."""
+        """A task's value as JSON.
+
+        Raises AttemptError: if a part of it is too large to stand in an event.
+        Raises Refused: if the control task whose turn it is has looked at too much.
+        """
         task = self._tasks[task_id]
         outputs = {leaf.plan.id: msgspec.Raw(leaf.output or b"null") for leaf in self._inline(task)}
-        return msgspec.json.encode(self.value(task, outputs))
+        encoded = msgspec.json.encode(self.value(task, outputs))
+        self.looked_at += len(encoded)
+        if self.looked_at > self._end_of_sight:
+            message = "what it refers to is more than setting `engine.max_looked_at_bytes` lets one task look at"
+            raise Refused("VALUE_TOO_LARGE", message)
+        return encoded
 
     def _inline(self, task: TaskRun) -> Iterator[TaskRun]:
         for leaf in self.leaves(task):
@@ -264,9 +294,12 @@ def _named(plan: TaskPlan, prefix: str) -> TaskPlan:
     )
 
 
-def _declared(variables: Sequence[Variable], outer: Variables | None) -> Variables:
+def _declared(variables: Sequence[tuple[Variable, bytes | None]], outer: Variables | None) -> Variables:
     scope = Variables(outer)
-    for variable in variables:
-        value = None if variable.value is None else msgspec.json.encode(variable.value)
+    for variable, value in variables:
         scope.declare(variable.name, variable.type, value)
     return scope
+
+
+def _encoded_once(variables: Sequence[Variable]) -> list[tuple[Variable, bytes | None]]:
+    return [(each, None if each.value is None else msgspec.json.encode(each.value)) for each in variables]

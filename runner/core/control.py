@@ -36,6 +36,8 @@ BODY_FAILED: Final = "BODY_FAILED"
 _SHORT: Final = 200
 
 Resolve = Callable[[Json], Json]
+#: Values of a loop's variable: JSON, or whole numbers.
+Items = Sequence[bytes | int]
 
 
 class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +51,20 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_tasks: int = 50_000
     #: Bytes of one variable's value.
     max_variable_bytes: int = 256 * 1024
+    #: Bytes that one control task may look at before it decides.
+    max_looked_at_bytes: int = 64 * 1024 * 1024
+    #: Characters of the id of a control task that runs something: they stand in every event inside of it.
+    max_id: int = 1_000
 
 
 DEFAULT_LIMITS: Final = ControlLimits()
 UNBOUNDED: Final = ControlLimits(
-    max_rounds=sys.maxsize, max_depth=sys.maxsize, max_tasks=sys.maxsize, max_variable_bytes=sys.maxsize
+    max_rounds=sys.maxsize,
+    max_depth=sys.maxsize,
+    max_tasks=sys.maxsize,
+    max_variable_bytes=sys.maxsize,
+    max_looked_at_bytes=sys.maxsize,
+    max_id=sys.maxsize,
 )
 
 
@@ -89,7 +100,7 @@ class ControlRun(msgspec.Struct):
     #: The first task in them that did not succeed.
     failed: TaskId = ""
     #: Of `for_each` and `for_range`, the values of the variable, as JSON; None before they are known.
-    items: Sequence[bytes | int] | None = None
+    items: Items | None = None
 
 
 class Refused(Exception):
@@ -120,10 +131,10 @@ def next_step(
         begun = _begun(control, run, functions, resolve, limits)
         if begun is None:
             return None if run.open else _end(task, run)
-        body, round_ = begun
+        body, round_, items = begun
         count = sum(map(len, bodies_of(control, functions)))
-        _check_room(depth + 1, tasks + count, limits)
-    except (Refused, AttemptError, BadOperand) as error:
+        _check_room(task, depth + 1, tasks + count, limits)
+    except (Refused, AttemptError, BadOperand, RecursionError) as error:
         # What runs goes on to its end, and then the reason will be the same.
         return None if run.open else TaskFailed(task.id, attempt=0, failure=_failure(error))
     return BodyStarted(
@@ -131,33 +142,33 @@ def next_step(
         body=body,
         round=round_,
         task_count=count,
-        value=short_value(run, round_),
+        value=short_value(items, round_),
         name=name_of(control),
-        rounds=len(run.items or ()),
+        rounds=len(items or ()),
     )
 
 
 def _begun(
     control: Control, run: ControlRun, functions: Mapping[str, Function], resolve: Resolve, limits: ControlLimits
-) -> tuple[str, int] | None:
-    """The body that begins now, and which round it is; None if none does."""
+) -> tuple[str, int, Items | None] | None:
+    """The body that begins now, which round it is, and of what rounds; None if none does. Nothing is kept of it."""
     match control:
         case Branch(condition=condition) if not run.runs:
-            return ("if" if holds(condition, resolve) else "else", 0)
+            return ("if" if holds(condition, resolve) else "else", 0, None)
         case Call() if not run.runs:
             arguments(control, functions[control.function], resolve, limits)
-            return ("call", 0)
+            return ("call", 0, None)
         case ForEach() | ForRange():
-            items = run.items = items_of(control, resolve, limits) if run.items is None else run.items
+            items = items_of(control, resolve, limits) if run.items is None else run.items
             stopped = bool(run.failed) and control.parallel == 1
             more = len(run.runs) < len(items) and run.open < control.parallel and not stopped
-            return ("round", len(run.runs)) if more else None
+            return ("round", len(run.runs), items) if more else None
         case While(condition=condition):
             if run.open or run.failed or not holds(condition, resolve):
                 return None
             if len(run.runs) >= limits.max_rounds:
                 raise _too_many_rounds(limits)
-            return ("round", len(run.runs))
+            return ("round", len(run.runs), None)
     return None
 
 
@@ -168,7 +179,10 @@ def _end(task: TaskPlan, run: ControlRun) -> TaskEvent:
     return ControlSucceeded(task.id)
 
 
-def _check_room(depth: int, tasks: int, limits: ControlLimits) -> None:
+def _check_room(task: TaskPlan, depth: int, tasks: int, limits: ControlLimits) -> None:
+    if len(task.id) > limits.max_id:
+        message = f"ids of {len(task.id)} characters and more are longer than setting `engine.max_instance_id` allows"
+        raise Refused("TOO_DEEP", f"{message} ({limits.max_id})")
     if depth > limits.max_depth:
         message = f"bodies are nested deeper than setting `engine.max_body_depth` allows ({limits.max_depth})"
         raise Refused("TOO_DEEP", message)
@@ -177,8 +191,10 @@ def _check_room(depth: int, tasks: int, limits: ControlLimits) -> None:
         raise Refused("TOO_MANY_TASKS", message)
 
 
-def _failure(error: Refused | AttemptError | BadOperand) -> Failure:
+def _failure(error: Refused | AttemptError | BadOperand | RecursionError) -> Failure:
     match error:
+        case RecursionError():
+            return Failure("BAD_OPERAND", "a value is nested too deep")
         case Refused(failure=failure):
             return failure
         case AttemptError():
@@ -248,7 +264,7 @@ def rounds_of(control: Control, run: ControlRun) -> int:
 # ----------------------------------------------------------------------------------------------------- values
 
 
-def items_of(control: ForEach | ForRange, resolve: Resolve, limits: ControlLimits) -> Sequence[bytes | int]:
+def items_of(control: ForEach | ForRange, resolve: Resolve, limits: ControlLimits) -> Items:
     """The values of a loop's variable.
 
     Raises Refused: if there are too many, or it is no list of them.
@@ -329,9 +345,9 @@ def name_of(control: Control) -> str:
     return ""
 
 
-def short_value(run: ControlRun, round_: int) -> bytes:
+def short_value(items: Items | None, round_: int) -> bytes:
     """The value of a loop's variable as JSON, where it has a list of them and this one is short; else nothing."""
-    if run.items is None:
+    if items is None:
         return b""
-    value = _encoded(run.items[round_])
+    value = _encoded(items[round_])
     return value if len(value) <= _SHORT else b""

@@ -70,7 +70,7 @@ def _of_bodies(task_id: TaskId, control: Control, done: ControlRun) -> Iterator[
         about: dict[str, Any] = {"body_of": task_id, "body": "call" if isinstance(control, Call) else "round"}
         if about["body"] == "round":
             about["round"] = number
-            if value := short_value(done, number):
+            if value := short_value(done.items, number):
                 about["value"] = msgspec.json.decode(value)
         yield prefix_of(task_id, BodyStarted(task_id, body=about["body"], round=number)), about
 

@@ -48,12 +48,13 @@ from runner.core.events import (
 )
 from runner.core.lifecycle import IN_HAND, TASK_TRANSITIONS, job_after
 from runner.core.plan import Instant, JobId, Plan, Priority, Sequence, TaskId, TaskPlan
-from runner.core.runs import AttemptRun, TaskRun
+from runner.core.promises import Promises
+from runner.core.runs import DEADLINE_EXCEEDED, AttemptRun, TaskRun, outcome_of
 
-DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 LOST_TOO_OFTEN = "LOST_TOO_OFTEN"
-#: Events after which `settle` lets others have their turn.
+#: Events, and bytes of outputs looked at, after which `settle` lets others have their turn.
 MOST_AT_ONCE: Final = 1_000
+MOST_LOOKED_AT: Final = 4 * 1024 * 1024
 
 
 class JobRun:
@@ -102,10 +103,12 @@ class JobRun:
         self._due: dict[TaskId, None] = {}
         #: Tasks of branches that are not taken, and why; to be skipped.
         self._untaken: dict[TaskId, str] = {}
-        #: What an earlier job has done already of tasks that are not there yet.
-        self._promised: dict[TaskId, TaskReused] = {}
-        #: Tasks that could start and need not.
-        self._redeemable: dict[TaskId, None] = {}
+        #: How much control tasks have looked at when `settle` ends.
+        self._tired_at = 0
+        #: What an earlier job has done already.
+        self.promises = Promises()
+        #: Tasks with an output, in the order in which they got it.
+        self.succeeded: list[TaskId] = []
         for task_id in self._enter_body(plan.tasks, self.bodies.file):
             if not self.tasks[task_id].unmet:
                 self._make_ready(self.tasks[task_id])
@@ -172,7 +175,7 @@ class JobRun:
     def _lose_running(self, event: JobEvent, time: Instant) -> None:
         for task_id in tuple(self.running):
             task = self.tasks[task_id]
-            self._end_attempt(task, "lost", time)
+            task.end_attempt("lost", time)
             if isinstance(event, JobStarted):
                 task.lost += 1
                 self._lost[task_id] = None
@@ -180,8 +183,8 @@ class JobRun:
             self._make_ready(task)
 
     def _apply_to_task(self, event: TaskEvent, time: Instant) -> None:
-        if isinstance(event, TaskReused) and event.task_id not in self.tasks:
-            self._promised[event.task_id] = event
+        if isinstance(event, TaskReused) and self.started_at is None and self.plan.has_variables:
+            self._promise(event)
             return
         task = self.tasks[event.task_id]
         after = TASK_TRANSITIONS.get((task.state, type(event)))
@@ -209,15 +212,15 @@ class JobRun:
             case AttemptOutput(offset=offset, text=text):
                 task.attempts[-1].streamed = offset + len(text)
             case AttemptSucceeded():
-                self._end_attempt(task, "succeeded", time, event)
+                task.end_attempt("succeeded", time, event)
                 self._succeed(task, event)
             case AttemptFailed():
                 task.failures += 1
                 task.failure = event.failure
-                self._end_attempt(task, _outcome_of(event.failure), time, event)
+                task.end_attempt(outcome_of(event.failure), time, event)
                 self._wait(task, WaitReason.BACKING_OFF, event.retry_at)
             case AttemptParked():
-                self._end_attempt(task, "parked", time, event)
+                task.end_attempt("parked", time, event)
                 task.message = event.message
                 # Or the answer came while the attempt that asks for it was on its way.
                 answered = event.reason is WaitReason.AWAITING_APPROVAL and task.signal is not None
@@ -231,8 +234,7 @@ class JobRun:
                 self._signal(task, event)
             case TaskReused(job_id=job_id):
                 task.reused_from = job_id
-                self._redeemable.pop(task.plan.id, None)
-                self._succeed(task, self._promised.pop(task.plan.id, event))
+                self._succeed(task, self.promises.redeem(event))
             case BodyStarted():
                 self._begin_body(task, event, time)
             case ControlSucceeded():
@@ -241,16 +243,25 @@ class JobRun:
             case TaskFailed() | TaskTimedOut():
                 self._fail(task, event, time)
             case TaskCancelled(reason=reason):
-                self._end_attempt(task, "cancelled", time)
+                task.end_attempt("cancelled", time)
                 task.reason = reason
                 self._doom_dependents(task, f"dependency `{task.plan.id}` was cancelled")
             case TaskSkipped(reason=reason):
                 task.reason = reason
 
+    def _promise(self, event: TaskReused) -> None:
+        """Where tasks decide what others do, each counts in its turn; it may not even be there yet."""
+        self.promises.keep(event)
+        task = self.tasks.get(event.task_id)
+        if task is not None and not task.unmet:
+            self._ready[self._priority(task)].pop(event.task_id, None)
+            self.promises.ready(event.task_id)
+
     def _succeed(self, task: TaskRun, event: AttemptSucceeded | TaskReused) -> None:
         task.output, task.output_artifact_id = event.output, event.output_artifact_id
         task.artifacts = event.artifacts
         task.failure = None
+        self.succeeded.append(task.plan.id)
         task.variables = event.variables
         if event.variables:
             self.bodies.assign(task.plan.id, event.variables)
@@ -275,7 +286,7 @@ class JobRun:
 
     def _fail(self, task: TaskRun, event: TaskFailed | TaskTimedOut, time: Instant) -> None:
         task.failure = event.failure
-        self._end_attempt(task, _outcome_of(event.failure), time, event)
+        task.end_attempt(outcome_of(event.failure), time, event)
         if self.error is None:
             self.error = Failure(event.failure.reason, event.failure.message, task.plan.id)
         self._doom_dependents(task, f"dependency `{task.plan.id}` failed")
@@ -284,23 +295,6 @@ class JobRun:
         for dependent in self._dependents[task.plan.id]:
             if not self.tasks[dependent].state.terminal:
                 self._doomed.setdefault(dependent, reason)
-
-    def _end_attempt(
-        self,
-        task: TaskRun,
-        outcome: str,
-        time: Instant,
-        event: AttemptSucceeded | AttemptFailed | AttemptParked | TaskFailed | TaskTimedOut | None = None,
-    ) -> None:
-        if task.state is not TaskState.RUNNING or not task.attempts:
-            return
-        attempt = task.attempts[-1]
-        attempt.outcome, attempt.ended_at = outcome, time
-        if event is not None:
-            attempt.endpoint = event.endpoint
-            attempt.model = getattr(event, "model", "")
-            attempt.usage = getattr(event, "usage", None)
-            attempt.failure = getattr(event, "failure", None)
 
     def _wait(self, task: TaskRun, reason: WaitReason, until: Instant) -> None:
         task.wait_reason, task.waiting_until = reason, until
@@ -345,8 +339,8 @@ class JobRun:
     def _make_ready(self, task: TaskRun) -> None:
         if task.plan.control is not None:
             self._due[task.plan.id] = None
-        elif task.plan.id in self._promised:
-            self._redeemable[task.plan.id] = None
+        elif task.plan.id in self.promises:
+            self.promises.ready(task.plan.id)
         else:
             self._ready[self._priority(task)][task.plan.id] = None
 
@@ -400,7 +394,7 @@ class JobRun:
         `settled` is the time of the last `settle`: a deadline that it saw needs no other waking, or whoever waits for
         tasks that take their time to stop would be woken without a pause.
         """
-        if self.state is JobState.RUNNING and (self._due or self._untaken or self._redeemable):
+        if self.state is JobState.RUNNING and (self._due or self._untaken or self.promises.waiting):
             return settled
         while self._wakeups:
             until, task_id = self._wakeups[0]
@@ -423,11 +417,16 @@ class JobRun:
         if self.state not in IN_HAND:
             return []
         recorded = [self.record(event, time=now) for event in self._give_up_lost(max_lost)]
-        while len(recorded) < MOST_AT_ONCE:
+        self._tired_at = self.bodies.looked_at + MOST_LOOKED_AT
+        while len(recorded) < MOST_AT_ONCE and self.bodies.looked_at <= self._tired_at:
             before = len(recorded)
             recorded += [self.record(event, time=now) for event in self._consequences(now, limits)]
-            if len(recorded) == before:
+            if len(recorded) > before:
+                continue
+            promised = self.promises.next(self.tasks) if self.state is JobState.RUNNING else None
+            if promised is None:
                 break
+            recorded.append(self.record(promised, time=now))
         if self._open() == 0:
             recorded.append(self.record(self._end(now), time=now))
         return recorded
@@ -443,9 +442,9 @@ class JobRun:
             del self._untaken[task_id]
             if self.tasks[task_id].state is TaskState.PENDING:
                 yield TaskSkipped(task_id, why)
-        for task_id in tuple(self._redeemable):
-            yield TaskReused(task_id, job_id=self._promised[task_id].job_id)
         for task_id in tuple(self._due):
+            if self.bodies.looked_at > self._tired_at:
+                return
             event = self._step(task_id, reason, limits)
             if event is None:
                 del self._due[task_id]
@@ -490,7 +489,3 @@ class JobRun:
         if self.counts[TaskState.SUCCEEDED] and not self.plan.fail_fast:
             return JobPartiallySucceeded(self.error)
         return JobFailed(self.error)
-
-
-def _outcome_of(failure: Failure) -> str:
-    return "timed_out" if failure.reason in ("TIMED_OUT", DEADLINE_EXCEEDED) else "failed"

@@ -15,7 +15,7 @@ Instant = int
 
 JobId = str
 TaskId = str
-_ROUND = re.compile(r"[0-9]+\]", re.ASCII)
+_ROUND = re.compile(r"(?:0|[1-9][0-9]*)\]", re.ASCII)
 #: Number of an event within its job: 1, 2, 3, …
 Sequence = int
 

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from runner.core.events import Artifact, Failure, TaskSignalled, TaskState, Usage, WaitReason
+from runner.core.events import (
+    Artifact,
+    AttemptFailed,
+    AttemptParked,
+    AttemptSucceeded,
+    Failure,
+    TaskFailed,
+    TaskSignalled,
+    TaskState,
+    TaskTimedOut,
+    Usage,
+    WaitReason,
+)
 from runner.core.plan import Instant, TaskPlan
+
+#: The reason of what the end of the job's time ended.
+DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 
 
 class AttemptRun(msgspec.Struct):
@@ -60,3 +77,25 @@ class TaskRun(msgspec.Struct):
     #: 0–1.
     fraction: float = 0.0
     message: str = ""
+
+    def end_attempt(
+        self,
+        outcome: str,
+        time: Instant,
+        event: AttemptSucceeded | AttemptFailed | AttemptParked | TaskFailed | TaskTimedOut | None = None,
+    ) -> None:
+        """The attempt under way has ended, if there is one."""
+        if self.state is not TaskState.RUNNING or not self.attempts:
+            return
+        attempt = self.attempts[-1]
+        attempt.outcome, attempt.ended_at = outcome, time
+        if event is not None:
+            attempt.endpoint = event.endpoint
+            attempt.model = getattr(event, "model", "")
+            attempt.usage = getattr(event, "usage", None)
+            attempt.failure = getattr(event, "failure", None)
+
+
+def outcome_of(failure: Failure) -> str:
+    """Of an attempt that ended with this."""
+    return "timed_out" if failure.reason in ("TIMED_OUT", DEADLINE_EXCEEDED) else "failed"

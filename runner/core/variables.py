@@ -7,12 +7,15 @@ assigning.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from runner.core.events import Json
 from runner.core.plan import Type
 
+#: Bytes of a value that is kept when nobody looks any more: less than forgetting it would save.
+_SMALL: Final = 1024
 #: The Python types of each type of variable; booleans are numbers to Python only.
 PYTHON_TYPES: dict[Type, tuple[type, ...]] = {
     Type.STRING: (str,),
@@ -26,6 +29,21 @@ PYTHON_TYPES: dict[Type, tuple[type, ...]] = {
 def fits(value: Json, type_: Type) -> bool:
     """Whether a variable of this type may hold the value."""
     return type_ is Type.ANY or type(value) in PYTHON_TYPES[type_]
+
+
+def nested_deeper(value: Json, levels: int) -> bool:
+    """Whether containers stand in each other more than so many levels deep."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class Cell(msgspec.Struct):
@@ -61,6 +79,12 @@ class Variables(msgspec.Struct):
         if cell is None or cell.value is None:
             raise KeyError(name)
         return msgspec.json.decode(cell.value)
+
+    def let_go(self) -> None:
+        """Nobody looks any more: what is large need not be kept."""
+        for cell in self.cells.values():
+            if cell.value is not None and len(cell.value) > _SMALL:
+                cell.value = None
 
     def assign(self, name: str, value: bytes) -> None:
         """Set the innermost variable of this name, or begin one here."""

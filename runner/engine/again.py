@@ -10,7 +10,7 @@ import msgspec
 
 from runner import frames
 from runner.core.errors import JobNotEnded, NothingToRetry
-from runner.core.events import Event, JobAccepted, JobState, Recorded, TaskReused, TaskState
+from runner.core.events import Event, JobAccepted, JobState, Recorded, TaskReused
 from runner.core.interpreter import JobRun
 from runner.core.job import Body, Inheritance, JobSummary, NewJob
 from runner.core.plan import Instant, JobId
@@ -89,17 +89,18 @@ def prepare_retry(
 
 
 def _reused(run: JobRun, job_id: JobId) -> Iterator[TaskReused]:
-    for task in run.tasks.values():
-        # Control tasks come to the same again from what their bodies' tasks gave.
-        if task.state is TaskState.SUCCEEDED and task.plan.control is None:
-            yield TaskReused(
-                task.plan.id,
-                output=task.output,
-                output_artifact_id=task.output_artifact_id,
-                artifacts=task.artifacts,
-                job_id=task.reused_from or job_id,
-                variables=task.variables,
-            )
+    """What was done, in the order in which it was; control tasks come to the same again from what that gave."""
+    for task in map(run.tasks.__getitem__, run.succeeded):
+        yield TaskReused(
+            task.plan.id,
+            output=task.output,
+            output_artifact_id=task.output_artifact_id,
+            artifacts=task.artifacts,
+            job_id=task.reused_from or job_id,
+            variables=task.variables,
+        )
+    # What an even earlier job had done, and this one did not come to.
+    yield from run.promises
 
 
 def _inheritance(job_id: JobId, events: tuple[Recorded, ...]) -> Inheritance | None:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from runner.core.errors import AttemptError
-from runner.core.events import Artifact, AttemptSucceeded
+from runner.core.events import Artifact, AttemptSucceeded, TaskReused
 from runner.core.job import StoredArtifact
 from runner.core.plan import Instant
 from runner.core.runs import TaskRun
@@ -30,8 +30,8 @@ class Kept(msgspec.Struct, frozen=True):
     total: int = 0
 
     @classmethod
-    def by(cls, tasks: Iterable[TaskRun]) -> Kept:
-        """The sum over tasks, as their events tell it."""
+    def by(cls, tasks: Iterable[TaskRun | TaskReused]) -> Kept:
+        """The sum over tasks, and what is taken over of those that are not there yet, as their events tell it."""
         kept = cls()
         for task in tasks:
             kept = kept.with_more(task.output, task.artifacts)

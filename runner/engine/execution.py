@@ -162,7 +162,7 @@ class Execution:
         self._run = run.replay(frames.decode(claim.frames))
         limit = self._with.settings.max_referenced_bytes
         self._reach = Reach(self.job_id, inputs, self._run, self._fetch, max_referenced_bytes=limit)
-        self._kept = Kept.by(self._run.tasks.values())
+        self._kept = Kept.by([*self._run.tasks.values(), *self._run.promises])
         ways = {self._way(task) for task in every_task(self._plan) if task.control is None}
         self._standing = Standing(self._way, ways, claim.summary.priority, self._bell.ring)
 

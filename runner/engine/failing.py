@@ -6,9 +6,10 @@ from typing import Final
 
 from runner.core.errors import AttemptPutOff
 from runner.core.events import AttemptFailed, AttemptParked, Event, Failure, TaskFailed, TaskTimedOut
-from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun
+from runner.core.interpreter import JobRun
 from runner.core.plan import Instant
 from runner.core.retry import retry_at
+from runner.core.runs import DEADLINE_EXCEEDED
 from runner.engine.attempt import Failed, LiveAttempt
 from runner.engine.equipment import Equipment
 

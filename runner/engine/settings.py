@@ -69,6 +69,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_job_tasks: Count = 50_000
     #: Bytes of the value of one variable.
     max_variable_bytes: Count = 256 * 1024
+    #: Bytes of outputs that one condition, loop or call may look at before it decides.
+    max_looked_at_bytes: Count = 64 * 1024 * 1024
+    #: Characters of the id of an instance that runs others, with which the ids of all of them begin.
+    max_instance_id: Count = 1_000
     #: Jobs in one BatchSubmitJobs.
     max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     #: Whether a job may name a queue that `queues` does not; it then has the limits of `queues.default`.
@@ -82,6 +86,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
             max_depth=self.max_body_depth,
             max_tasks=self.max_job_tasks,
             max_variable_bytes=self.max_variable_bytes,
+            max_looked_at_bytes=self.max_looked_at_bytes,
+            max_id=self.max_instance_id,
         )
 
     def __post_init__(self) -> None:

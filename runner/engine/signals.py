@@ -60,7 +60,9 @@ def _asking(plan: Plan, run: JobRun | None) -> Iterator[TaskId]:
 
 
 def never_comes(run: JobRun, task_id: TaskId) -> bool:
-    """True if no body that may still begin has this task: what runs it has ended, or has fewer rounds."""
+    """True if no body that may still begin asks this: what runs it has ended, or has fewer rounds, or it is reused."""
+    if task_id in run.promises:
+        return True
     if task_id in run.tasks:
         return False
     *outer, _ = task_id.split("/")

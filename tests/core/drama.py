@@ -31,9 +31,9 @@ from runner.core.events import (
     TaskTimedOut,
     WaitReason,
 )
-from runner.core.interpreter import DEADLINE_EXCEEDED, JobRun
+from runner.core.interpreter import JobRun
 from runner.core.plan import Instant, Plan, Priority, TaskPlan
-from runner.core.runs import TaskRun
+from runner.core.runs import DEADLINE_EXCEEDED, TaskRun
 
 SECOND: Final = 1_000_000
 START: Final = 1_767_225_600 * SECOND

@@ -35,9 +35,9 @@ from runner.core.events import (
     TaskState,
     TaskTimedOut,
 )
-from runner.core.interpreter import DEADLINE_EXCEEDED, LOST_TOO_OFTEN, JobRun
+from runner.core.interpreter import LOST_TOO_OFTEN, JobRun
 from runner.core.plan import Instant, Plan, Priority
-from runner.core.runs import TaskRun
+from runner.core.runs import DEADLINE_EXCEEDED, TaskRun
 from tests.core.drama import MAX_LOST, SECOND, START, Driver, dramas, plan_of, task, view
 
 TERMINAL: Final = (JobSucceeded, JobPartiallySucceeded, JobFailed, JobCancelled)
