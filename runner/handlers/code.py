@@ -10,7 +10,7 @@ import msgspec
 from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError, brief
 from runner.core.plan import TaskPlan
-from runner.handlers.parameters import invalid, problems_of, read
+from runner.handlers.parameters import invalid, listed, problems_of, read
 from runner.handlers.settings import CodeExecutorSettings
 from runner.handlers.subprocesses import Program, Subprocesses, Timeout, output_of
 from runner.ports import Attempt, Bulkhead, Observer, Outcome
@@ -101,9 +101,9 @@ class RunCode:
         self._check_on()
         command = self._settings.languages.get(language)
         if command is None:
-            known = ", ".join(f"`{name}`" for name in self._settings.languages)
+            allowed = listed(self._settings.languages)
             message = (
-                f"code in `{brief(language)}` may not be run; the setting `code_executor.languages` allows {known}"
+                f"code in `{brief(language)}` may not be run; the setting `code_executor.languages` allows {allowed}"
             )
             raise AttemptError("LANGUAGE_NOT_ALLOWED", message, retryable=False)
         return command

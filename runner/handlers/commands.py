@@ -12,7 +12,7 @@ import msgspec
 from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError, brief
 from runner.core.plan import TaskPlan
-from runner.handlers.parameters import invalid, problems_of, read
+from runner.handlers.parameters import invalid, listed, problems_of, read
 from runner.handlers.settings import SystemCommandSettings
 from runner.handlers.subprocesses import Program, Subprocesses, Timeout, output_of
 from runner.ports import Attempt, Bulkhead, Observer, Outcome
@@ -91,7 +91,7 @@ class RunCommand:
         if isinstance(name, str) and PurePosixPath(name).name not in {
             PurePosixPath(allowed).name for allowed in self._settings.allow
         }:
-            raise _not_allowed(name)
+            raise self._not_allowed(name)
 
     def _allowed(self, name: str) -> str:
         """The path of a program that jobs may run: by its path or by its name, whichever way it was allowed."""
@@ -102,12 +102,12 @@ class RunCommand:
                     return path
                 message = f"there is no program `{brief(name)}` in the directories of the setting `system_command.path`"
                 raise AttemptError("COMMAND_NOT_FOUND", message, retryable=False)
-        raise _not_allowed(name)
+        raise self._not_allowed(name)
 
-
-def _not_allowed(name: str) -> AttemptError:
-    message = f"`{brief(name)}` may not be run; the setting `system_command.allow` names the programs that may"
-    return AttemptError("COMMAND_NOT_ALLOWED", message, retryable=False)
+    def _not_allowed(self, name: str) -> AttemptError:
+        allowed = listed(self._settings.allow)
+        message = f"`{brief(name)}` may not be run; the setting `system_command.allow` allows {allowed}"
+        return AttemptError("COMMAND_NOT_ALLOWED", message, retryable=False)
 
 
 def _split(command: str | list[str]) -> list[str]:
@@ -124,7 +124,8 @@ def _split(command: str | list[str]) -> list[str]:
 def _check_variables(names: Collection[str], allow: Collection[str]) -> None:
     for name in names:
         if name not in allow:
+            allowed = listed(allow)
             message = (
-                f"variable `{brief(name)}` may not be set; the setting `system_command.allow_env` names those that may"
+                f"variable `{brief(name)}` may not be set; the setting `system_command.allow_env` allows {allowed}"
             )
             raise AttemptError("VARIABLE_NOT_ALLOWED", message, retryable=False)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from runner.core.alt import ParameterProblem
-from runner.core.errors import AttemptError
+from runner.core.errors import AttemptError, brief
 
 INVALID_PARAMETERS: Final = "INVALID_PARAMETERS"
+#: Names that a message lists of those that a setting allows; of the others it tells how many there are.
+_MOST_LISTED: Final = 10
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -47,6 +50,13 @@ def _is_nullable(kind: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def listed(names: Collection[str]) -> str:
+    """What a setting allows, short enough for a message: ``only `ls`, `date` and 3 more``; ``none`` without any."""
+    first = ", ".join(f"`{brief(name)}`" for name in islice(names, _MOST_LISTED))
+    more = len(names) - _MOST_LISTED
+    return f"only {first}{f' and {more} more' if more > 0 else ''}" if names else "none"
 
 
 def problems_of(name: str, tried: Callable[[], object], *, by_settings: bool = False) -> Iterator[ParameterProblem]:

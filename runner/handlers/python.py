@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Final
@@ -14,9 +14,9 @@ import anyio.to_thread
 import msgspec
 
 from runner.core.alt import ParameterProblem
-from runner.core.errors import AttemptError
+from runner.core.errors import AttemptError, brief
 from runner.handlers.coroutines import in_own_task
-from runner.handlers.parameters import invalid, problems_of, read
+from runner.handlers.parameters import invalid, listed, problems_of, read
 from runner.handlers.processes import WorkerProcesses
 from runner.handlers.settings import PythonSettings
 from runner.handlers.worker import as_json, call_function, ended_itself, failed_function, foreign, locate
@@ -109,7 +109,7 @@ def _check_written(path: str) -> None:
         raise invalid("function", "must be like `package.module:name`, without names that begin with an underscore")
 
 
-def check_allowed(path: str, allow: Iterable[str]) -> None:
+def check_allowed(path: str, allow: Collection[str]) -> None:
     """Raises AttemptError: INVALID_PARAMETERS, FUNCTION_NOT_ALLOWED.
 
     Private names are never allowed, whatever the patterns say.
@@ -118,5 +118,5 @@ def check_allowed(path: str, allow: Iterable[str]) -> None:
     module = path.partition(":")[0]
     if any(fnmatchcase(path if ":" in pattern else module, pattern) for pattern in allow):
         return
-    message = f"`{path}` may not be called; the setting `python.allow` names the functions that may"
+    message = f"`{brief(path)}` may not be called; the setting `python.allow` allows {listed(allow)}"
     raise AttemptError("FUNCTION_NOT_ALLOWED", message, retryable=False)

@@ -22,6 +22,8 @@ from runner.core.events import (
     Failure,
     JobAccepted,
     JobCancelling,
+    JobPaused,
+    JobResumed,
     JobStarted,
     JobState,
     Recorded,
@@ -344,18 +346,120 @@ def test_what_an_earlier_job_has_done_of_a_round_is_not_done_again() -> None:
     """A retry: the tasks of bodies are promised before they are there, with the variables that they set."""
     loop = While(variable="i", condition=when(Operator.LT, "${variables.n}", 2), body=(step("a"), step("b", "a")))
     plan = flow_of(control("loop", loop), variables=(Variable(name="n", value=0),))
-    run = JobRun(plan)
-    run.record(JobAccepted("x", 1, "default", Priority.MEDIUM), time=START)
-    for name, variables in (("loop[0]/a", b'{"n":1}'), ("loop[0]/b", b""), ("loop[1]/a", b'{"n":2}')):
-        run.record(TaskReused(name, output=b'"old"', variables=variables, job_id="earlier"), time=START)
-    run.record(JobStarted("r", 1), time=START)
-    settle(run)
+    done = (("loop[0]/a", b'{"n":1}'), ("loop[0]/b", b""), ("loop[1]/a", b'{"n":2}'))
+    reused = (TaskReused(name, output=b'"old"', variables=set_, job_id="earlier") for name, set_ in done)
+    run = promised(plan, *reused)
     assert [one.plan.id for one in ready(run)] == ["loop[1]/b"]
     assert run.tasks["loop[0]/b"].output == b'"old"'
     assert run.tasks["loop[1]/a"].reused_from == "earlier"
     finish(run)
     assert run.state is JobState.SUCCEEDED
     assert len(run.tasks) == 5
+
+
+def promised(plan: Plan, *reused: TaskReused) -> JobRun:
+    """A job that retries another, which had done so much."""
+    run = JobRun(plan)
+    run.record(JobAccepted("x", 1, "default", Priority.MEDIUM), time=START)
+    for event in reused:
+        run.record(event, time=START)
+    run.record(JobStarted("r", 1), time=START)
+    settle(run)
+    return run
+
+
+def test_what_is_taken_over_sets_variables_in_the_order_in_which_it_was_done_and_in_its_turn() -> None:
+    """`reset` ended after the loop, so the loop must not see what it set; `late` ended last, after `early`."""
+    loop = While(variable="i", condition=when(Operator.LT, "${variables.n}", 2), body=(step("inc"),))
+    plan = flow_of(
+        step("late"), step("early"), control("w", loop), step("reset", "w"), step("bad"),
+        variables=(Variable(name="n", value=0), Variable(name="who")),
+    )  # fmt: skip
+    run = promised(
+        plan,
+        TaskReused("early", variables=b'{"who":"early"}', job_id="x"),
+        TaskReused("w[0]/inc", variables=b'{"n":1}', job_id="x"),
+        TaskReused("w[1]/inc", variables=b'{"n":2}', job_id="x"),
+        TaskReused("reset", variables=b'{"n":100}', job_id="x"),
+        TaskReused("late", variables=b'{"who":"late"}', job_id="x"),
+    )
+    assert [one.plan.id for one in ready(run)] == ["bad"]
+    assert len(run.bodies.control("w").runs) == 2
+    assert run.bodies.variables("bad").read("who") == "late"
+    assert list(run.promises) == []
+
+
+def test_what_is_taken_over_and_was_not_come_to_goes_on_to_the_next_retry() -> None:
+    plan = flow_of(step("a"), step("b", "a"))
+    run = JobRun(plan)
+    run.record(JobAccepted("x", 1, "default", Priority.MEDIUM), time=START)
+    for name in ("a", "b"):
+        run.record(TaskReused(name, output=b"1", job_id="first"), time=START)
+    assert [event.task_id for event in run.promises] == ["a", "b"]
+    assert run.succeeded == []
+
+
+def test_a_cancelled_job_takes_nothing_over_and_ends() -> None:
+    run = JobRun(flow_of(step("a"), step("b", "a")))
+    run.record(JobAccepted("x", 1, "default", Priority.MEDIUM), time=START)
+    run.record(TaskReused("a", output=b"1", job_id="first"), time=START)
+    run.record(JobStarted("r", 1), time=START)
+    run.record(JobCancelling("enough"), time=START)
+    settle(run)
+    assert run.state is JobState.CANCELLED
+    assert states(run) == {"a": TaskState.CANCELLED, "b": TaskState.CANCELLED}
+
+
+def test_a_pause_before_a_loop_keeps_nothing_of_what_the_loop_would_have_seen() -> None:
+    loop = ForEach(variable="i", items=Value("${variables.list}"), body=(step("a"),))
+    plan = flow_of(
+        step("first"),
+        step("other"),
+        control("each", loop, "first"),
+        variables=(Variable(name="list", value=[1, 2, 3]),),
+    )
+    run = started(plan)
+    for name in ("first", "other"):
+        run.record(AttemptStarted(name, 1, "fake"), time=START)
+    run.record(JobPaused(), time=START)
+    run.record(AttemptSucceeded("first", attempt=1), time=START)
+    settle(run)
+    assert run.bodies.control("each").runs == []
+    run.record(AttemptSucceeded("other", attempt=1, variables=b'{"list":[7]}'), time=START)
+    run.record(JobResumed(held=True), time=START)
+    settle(run)
+    finish(run)
+    assert run.state is JobState.SUCCEEDED
+    assert [name for name in run.tasks if name.startswith("each[")] == ["each[0]/a"]
+
+
+def test_values_that_are_nested_without_end_are_refused() -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    branch = Branch(condition=when(Operator.EQ, "${inputs.a}", "${inputs.a}"), then=(step("x"),))
+    loop = ForEach(variable="i", items=Value(["${inputs.a}"]), body=(step("x"),))
+    run = play(flow_of(control("check", branch), control("each", loop), step("other")), inputs={"a": deep})
+    assert failure_of(run, "check") == failure_of(run, "each") == "BAD_OPERAND"
+
+
+def test_a_control_task_looks_at_no_more_than_it_may_and_settling_has_pauses() -> None:
+    many = ForRange(variable="i", start=Value(0), end=Value(50), step=Value(1), body=(step("a"),))
+    look = Branch(condition=when(Operator.NEQ, "${tasks.many.output}", 1), then=(step("x"),))
+    outputs = {f"many[{round_}]/a": (f'"{"x" * 100}"', "") for round_ in range(50)}
+    plan = flow_of(control("many", many), control("look", look, "many"))
+    assert play(plan, outputs=outputs).state is JobState.SUCCEEDED
+    run = play(plan, outputs=outputs, limits=ControlLimits(max_looked_at_bytes=5_000))
+    assert failure_of(run, "look") == "VALUE_TOO_LARGE"
+
+
+def test_the_ids_of_instances_do_not_grow_without_end() -> None:
+    again = Branch(condition=when(Operator.EQ, 1, 1), then=(control("z" * 30, Call(function="f")),))
+    function = Function(name="f", body=(control("y" * 30, again),))
+    plan = flow_of(control("x" * 30, Call(function="f")), functions=(function,))
+    run = play(plan, limits=ControlLimits(max_id=100))
+    assert max(map(len, run.tasks)) <= 100 + 31 + 1
+    assert run.state is JobState.FAILED
 
 
 def test_the_cost_of_a_loop_is_linear_in_its_rounds() -> None:

@@ -48,7 +48,7 @@ async def test_a_language_that_is_not_allowed_is_refused_and_the_setting_named()
     assert (error.reason, error.retryable) == ("LANGUAGE_NOT_ALLOWED", False)
     assert error.message == (
         "code in `cobol` may not be run; the setting `code_executor.languages` allows "
-        "`python`, `python-typed`, `sh`, `missing`"
+        "only `python`, `python-typed`, `sh`, `missing`"
     )
 
 

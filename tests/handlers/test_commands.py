@@ -54,7 +54,7 @@ async def test_what_is_not_allowed_is_refused_and_the_setting_named(command: str
     settings = SystemCommandSettings(allow=("echo", "/bin/ls"), path=("/usr/bin",))
     error = await failure(settings, command=command)
     assert (error.reason, error.retryable) == ("COMMAND_NOT_ALLOWED", False)
-    assert error.message.endswith("the setting `system_command.allow` names the programs that may")
+    assert error.message.endswith("the setting `system_command.allow` allows only `echo`, `/bin/ls`")
 
 
 async def test_a_program_is_allowed_by_name_or_by_path(tmp_path: Path) -> None:
@@ -97,7 +97,14 @@ async def test_other_variables_are_refused_and_the_setting_named() -> None:
     error = await failure(command="env", env={"LD_PRELOAD": "x"})
     assert (error.reason, error.retryable) == ("VARIABLE_NOT_ALLOWED", False)
     assert "`LD_PRELOAD`" in error.message
-    assert "setting `system_command.allow_env`" in error.message
+    assert "setting `system_command.allow_env` allows only `COLOUR`" in error.message
+
+
+async def test_of_many_programs_that_are_allowed_ten_are_told() -> None:
+    error = await failure(SystemCommandSettings(allow=tuple(f"tool{number}" for number in range(13))), command="ls")
+    assert error.message.endswith(
+        "`system_command.allow` allows only " + ", ".join(f"`tool{n}`" for n in range(10)) + " and 3 more"
+    )
 
 
 async def test_an_exit_code_other_than_zero_fails_unless_it_is_declared_a_success() -> None:

@@ -184,6 +184,15 @@ async def test_nothing_is_allowed_by_default_and_the_setting_is_named() -> None:
     with pytest.raises(AttemptError, match=r"setting `python\.allow`") as caught:
         await CallPython(PythonSettings()).run(FakeAttempt({"function": "os:getcwd"}))
     assert (caught.value.reason, caught.value.retryable) == ("FUNCTION_NOT_ALLOWED", False)
+    assert caught.value.message.endswith("allows none")
+
+
+def test_functions_that_may_be_called_are_told_where_another_is() -> None:
+    with pytest.raises(AttemptError) as caught:
+        check_allowed("os:getcwd", ("a.b", "jobs.*"))
+    assert (
+        caught.value.message == "`os:getcwd` may not be called; the setting `python.allow` allows only `a.b`, `jobs.*`"
+    )
 
 
 @pytest.mark.parametrize(
