@@ -41,7 +41,7 @@ from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
 from runner.orchestrators.endpoints import open_orchestrators, renew_keys
 from runner.orchestrators.guarded import GuardedOrchestrator
-from runner.ports import Handler, Jobs, Sink
+from runner.ports import Handler, Jobs, Quiet, Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
 from runner.sinks.directory import DirectorySink, DirectorySinkSettings
@@ -214,11 +214,12 @@ async def _serve(
 
 
 async def kinds_known(settings: Settings) -> Kinds:
-    """What a daemon with these settings knows of its handlers' parameters. Needs asyncio.
+    """What a daemon with these settings knows of its handlers' parameters. Connects to nothing. Needs asyncio.
 
     Raises InvalidSettings: as `open_handlers` and `kinds_of`.
     """
-    async with _handlers(settings, {}, None, None) as handlers:
+    endpoints = open_orchestrators(settings.orchestrator, clock=SystemClock(), observer=Quiet(), chance=random.random)
+    async with endpoints as orchestrators, _handlers(settings, orchestrators, None, None) as handlers:
         return kinds_of(handlers)
 
 

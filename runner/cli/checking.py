@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from runner.cli.descriptors import Descriptor
-    from runner.core.alt import Kinds
+    from runner.core.alt import DescriptorLimits, Kinds
     from runner.core.findings import Finding
     from runner.core.plan import Plan
 
@@ -44,14 +44,19 @@ async def installed_kinds() -> Kinds:
         return kinds_of(handlers, settings_known=False)
 
 
-def check(descriptor: Descriptor, kinds: Kinds | None = None) -> Checked:
-    """Decode it, by the default limits; with `kinds`, the parameters of its tasks are checked."""
-    from runner.core.alt import decode
+def check(descriptor: Descriptor, kinds: Kinds | None = None, limits: DescriptorLimits | None = None) -> Checked:
+    """Decode it, by the default limits or these; with `kinds`, the parameters of its tasks are checked."""
+    from runner.core.alt import DescriptorLimits, decode
     from runner.core.alt.parameters import NO_KINDS
     from runner.core.errors import InvalidDescriptor
 
     try:
-        decoded = decode(descriptor.content, content_type=descriptor.content_type, kinds=kinds or NO_KINDS)
+        decoded = decode(
+            descriptor.content,
+            content_type=descriptor.content_type,
+            limits=limits or DescriptorLimits(),
+            kinds=kinds or NO_KINDS,
+        )
     except InvalidDescriptor as refused:
         return Checked(descriptor, None, refused.findings, refused.warnings)
     return Checked(descriptor, decoded.plan, (), decoded.warnings)

@@ -53,3 +53,33 @@ def test_parameters_are_checked_against_what_their_handlers_take(command: Comman
     [warning] = told["warnings"]
     assert (warning["reason"], warning["path"]) == ("NOT_ALLOWED", "tasks[2].parameters.command")
     assert "system_command.allow" in warning["message"]
+
+
+def test_with_the_settings_of_a_daemon_what_they_do_not_allow_is_an_error(
+    command: CommandLine, descriptor: Write
+) -> None:
+    file = descriptor(a={"task_type": "system_command", "command": "date"}, b={"prompt": "x", "endpoint": "mian"})
+    (command.directory / "daemon.toml").write_text(
+        'system_command.allow = ["echo"]\n[[orchestrator.endpoints]]\nname = "main"\nurl = "http://127.0.0.1:9"\n'
+    )
+    done = command("validate", "--json", "--settings", "daemon.toml", file)
+    assert (done.code, done.json["valid"], done.json["warnings"]) == (Exit.REJECTED, False, [])
+    assert [(finding["reason"], finding["path"]) for finding in done.json["errors"]] == [
+        ("NOT_ALLOWED", "tasks[0].parameters.command"),
+        ("NOT_ALLOWED", "tasks[1].parameters.endpoint"),
+    ]
+    assert "allows only `echo`" in done.json["errors"][0]["message"]
+    allowing = ("--set", 'system_command.allow=["date"]', "--set", "orchestrator.endpoints.0.name=mian")
+    done = command("validate", "--json", "--settings", "daemon.toml", *allowing, file)
+    assert (done.code, done.json["errors"], done.json["warnings"]) == (Exit.OK, [], [])
+
+
+def test_with_settings_their_limits_hold_and_what_is_wrong_with_them_is_told(
+    command: CommandLine, descriptor: Write
+) -> None:
+    file = descriptor(a={"prompt": "x"}, b={"prompt": "x"})
+    told = command("validate", "--json", "--profile", "prod", "--set", "descriptor.max_tasks=1", file).json
+    assert [finding["reason"] for finding in told["errors"]] == ["TOO_MANY_TASKS"]
+    done = command("validate", "--set", "system_comand.allow=[]", file)
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert "system_comand" in done.err
