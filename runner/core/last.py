@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -35,6 +36,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: Characters of an error or a reason within the summary; the whole stands in `metadata.error`.
 _MAX_REASON: Final = 300
+
+#: Characters of a description that every instance of a task but the first repeats.
+_EXCERPT: Final = 200
+_ROUNDS: Final = re.compile(r"\[\d+\]")
 
 _RECORD_STATUS: Final = {
     JobState.SUCCEEDED: RecordStatus.SUCCESS,
@@ -76,7 +81,10 @@ def compose(
     started = ended if run.started_at is None else run.started_at
     tasks = list(run.bodies.in_order())
     flow = instances.told(run)
-    results = {task.plan.id: _task_record(task, execution_id, ended, flow.get(task.plan.id, {})) for task in tasks}
+    told = _Told()
+    results = {
+        task.plan.id: _task_record(task, told, execution_id, ended, flow.get(task.plan.id, {})) for task in tasks
+    }
     return LastRecord(
         id=record_id,
         title=plan.title,
@@ -115,9 +123,28 @@ def seal(record: LastRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
 
 
-def _task_record(task: TaskRun, execution_id: str, job_ended: Instant, flow: dict[str, Any]) -> TaskRecord:
+class _Told:
+    """Which tasks of the plan were told of in full: what thousands of instances have in common stands once."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def first(self, task: TaskRun, *, in_body: bool) -> bool:
+        """Whether it is the first instance of its kind; a task that stands in no body always is."""
+        if not in_body:
+            return True
+        kind = _ROUNDS.sub("", task.plan.id)
+        if kind in self._seen:
+            return False
+        self._seen.add(kind)
+        return True
+
+
+def _task_record(task: TaskRun, told: _Told, execution_id: str, job_ended: Instant, flow: dict[str, Any]) -> TaskRecord:
     ended = job_ended if task.ended_at is None else task.ended_at
     started = ended if task.started_at is None else task.started_at
+    whole = told.first(task, in_body="body_of" in flow)
+    description = task.plan.description
     return TaskRecord(
         task_id=task.plan.id,
         execution_id=f"{execution_id}/{task.plan.id}",
@@ -127,8 +154,8 @@ def _task_record(task: TaskRun, execution_id: str, job_ended: Instant, flow: dic
         duration_ms=_milliseconds(started, ended),
         output=msgspec.json.decode(task.output) if task.output else None,
         error=_sentence(task.failure) or task.reason or None,
-        metadata=_task_metadata(task) | flow,
-        description=task.plan.description,
+        metadata=_task_metadata(task, whole=whole) | flow,
+        description=description if whole or len(description) <= _EXCERPT else f"{description[:_EXCERPT]}…",
         task_type=task.plan.kind,
         attempts=tuple(_attempt_record(attempt) for attempt in task.attempts),
         usage=_sum(attempt.usage for attempt in task.attempts),
@@ -203,8 +230,8 @@ def _metadata(summary: JobSummary, plan: Plan, run: JobRun) -> dict[str, Any]:
     return {key: value for key, value in told.items() if value is not None or key.startswith("alt_")}
 
 
-def _task_metadata(task: TaskRun) -> dict[str, Any]:
-    told: dict[str, Any] = {f"alt_{key}": value for key, value in task.plan.metadata.items()}
+def _task_metadata(task: TaskRun, *, whole: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {f"alt_{key}": value for key, value in task.plan.metadata.items()} if whole else {}
     if task.state is TaskState.SKIPPED:
         told["skipped"] = True
     if task.reused_from:

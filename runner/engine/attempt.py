@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -172,12 +173,11 @@ class LiveAttempt(Attempt):
     async def run(self, handler: Handler, scope: Callable[[], Awaitable[references.Scope]]) -> Result:
         """Resolve the parameters, run the handler, and answer how it ended. Raises nothing but cancellation."""
         try:
-            reachable = await scope()
+            # Nobody holds what was reached once the parameters are there: it may be all that a loop gave.
+            resolve = partial(self._resolve, await scope())
             with self.scope:
-                self.parameters = references.resolve(self.task.parameters, self._watching_secrets(reachable))
-                if self.task.input_from:
-                    outputs = {task_id: reachable.output(task_id) for task_id in self.task.input_from}
-                    self.parameters = {**self.parameters, "input": references.merged(outputs)}
+                resolve()
+                del resolve
                 outcome = await handler.run(self)
                 self._say(self._redaction.flush())
                 return self._succeeded(outcome)
@@ -193,6 +193,12 @@ class LiveAttempt(Attempt):
             # asyncio: it awaited something that others had cancelled. Nobody cancelled us, and the job must hear of it.
             return self._broke(error)
         return self._cut_off()
+
+    def _resolve(self, reachable: references.Scope) -> None:
+        self.parameters = references.resolve(self.task.parameters, self._watching_secrets(reachable))
+        if self.task.input_from:
+            outputs = {task_id: reachable.output(task_id) for task_id in self.task.input_from}
+            self.parameters = {**self.parameters, "input": references.merged(outputs)}
 
     def _cut_off(self) -> Result:
         """What it means that the scope ended it."""

@@ -46,11 +46,18 @@ class Reach:
         found = [found for found in references.find(task.parameters) if found.root is references.Root.TASKS]
         named = {reference.name for reference in found if not reference.artifact}
         files = await self._files(task, dict.fromkeys((each.name, each.artifact) for each in found if each.artifact))
+        left = self._max_referenced_bytes
         for name in named.union(task.input_from):
-            for leaf in self._run.bodies.leaves(self._run.bodies.find(task.id, name)):
+            found_task = self._run.bodies.find(task.id, name)
+            for leaf in self._run.bodies.leaves(found_task):
+                if leaf is not found_task:
+                    left -= len(leaf.output)
                 for artifact in leaf.artifacts:
                     if artifact.id == leaf.output_artifact_id:
+                        left -= 0 if leaf is found_task else artifact.size_bytes
+                        self._check_room(left, name)
                         large[leaf.plan.id] = msgspec.json.decode(await self._fetch(artifact))
+            self._check_room(left, name)
         return references.Scope(
             output=lambda name: self._output(self._run.bodies.find(task.id, name), large),
             inputs=self._inputs,
@@ -59,6 +66,14 @@ class Reach:
             job_id=self._job_id,
             secret=_not_here,
         )
+
+    def _check_room(self, left: int, name: TaskId) -> None:
+        """One output may be as large as outputs are; those of all rounds of a loop together may not."""
+        if left < 0:
+            limit = f"{self._max_referenced_bytes} (setting `engine.max_referenced_bytes`)"
+            raise _unresolved(
+                f"what the bodies of task `{name}` gave is more than the references of one task reach: {limit}"
+            )
 
     async def _files(self, task: TaskPlan, wanted: Iterable[tuple[TaskId, str]]) -> dict[tuple[TaskId, str], Json]:
         """The values of JSON files that tasks left, by task and name."""

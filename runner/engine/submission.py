@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from runner.core.errors import InvalidRequest, RunnerError
 from runner.core.events import JobAccepted, JobState, Recorded
 from runner.core.findings import Finding
 from runner.core.job import JobSummary, NewJob
-from runner.core.plan import Instant, JobId, Plan, Priority
+from runner.core.plan import Instant, JobId, Plan, Priority, every_task
 from runner.engine.family import FAMILY
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
 
@@ -97,6 +98,8 @@ def prepare(
     decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits, kinds=kinds)
     plan = _overridden(decoded.plan, submission)
     encoded = decoded.packed if decoded.packed and plan is decoded.plan else msgspec.msgpack.encode(plan)
+    if plan.has_variables and (too_large := list(_large_values(plan, settings))):
+        raise InvalidRequest(*too_large)
     missing = _missing_inputs(plan, encoded, submission)
     if missing:
         raise InvalidRequest(
@@ -135,6 +138,16 @@ def repeated(
     accepted = Recorded(1, now, JobAccepted("", 0, submission.queue, plan.priority))
     job = _new_job(submission, plan, b"", accepted, job_id=job_id, settings=settings)
     return Prepared(msgspec.structs.replace(job, refusal=refusal), (accepted,), ())
+
+
+def _large_values(plan: Plan, settings: EngineSettings) -> Iterator[Finding]:
+    """Variables that begin with more than a variable may hold."""
+    limit = settings.max_variable_bytes
+    for variable in chain(plan.variables, *(task.variables for task in every_task(plan))):
+        size = len(msgspec.json.encode(variable.value))
+        if size > limit:
+            message = f"{size} bytes are more than setting `engine.max_variable_bytes` allows ({limit})"
+            yield Finding("VALUE_TOO_LARGE", f"variables.{variable.name}", message)
 
 
 def _missing_inputs(plan: Plan, encoded: bytes, submission: Submission) -> list[str]:

@@ -248,3 +248,65 @@ async def test_somebody_may_answer_for_a_round_that_has_not_begun() -> None:
         for wrong in ("ask", "each", "each/ask", "each[0]", "each[x]/ask", "each[0]/gone"):
             with pytest.raises(InvalidRequest):
                 await engine.runner.signal(job_id, Signal(wrong, approved=True))
+
+
+async def test_what_all_rounds_gave_is_reached_only_within_a_limit() -> None:
+    async def large(_: Attempt) -> Outcome:
+        return Outcome(output="x" * 3_000)
+
+    stage = Stage()
+    script(stage, 3, "each[{}]/big", large)
+    stage.troupe.scripts["look"] = tell
+    async with stage.engine(inline_output_bytes=2_000, max_referenced_bytes=7_000) as engine:
+        job_id = await submitted(
+            engine,
+            each("each", "big"),
+            segment("big"),
+            segment("look", "each", parameters={"all": "${tasks.each.output}"}),
+        )
+        history = await engine.end(job_id)
+    [failed] = only(history, TaskFailed)
+    assert failed.failure.reason == "UNRESOLVED_REFERENCE"
+    assert "engine.max_referenced_bytes" in failed.failure.message
+
+
+async def test_a_variable_that_begins_too_large_is_refused_at_once() -> None:
+    stage = Stage()
+    async with stage.engine(max_variable_bytes=100) as engine:
+        with pytest.raises(InvalidRequest, match="max_variable_bytes"):
+            await submitted(engine, segment("a"), variables={"text": "x" * 200})
+
+
+async def test_what_instances_have_in_common_stands_once_in_the_record() -> None:
+    stage = Stage()
+    async with stage.engine() as engine:
+        long = segment("a", content="do " + "x" * 5_000, metadata={"about": "y" * 5_000})
+        job_id = await submitted(engine, each("each", "a"), long)
+        await engine.end(job_id)
+    results = (await stage.record(job_id))["task_results"]
+    whole, *others = (results[f"each[{round_}]/a"] for round_ in range(3))
+    assert len(whole["description"]) > 5_000
+    assert whole["metadata"]["alt_about"] == "y" * 5_000
+    assert all(len(other["description"]) < 210 and "alt_about" not in other["metadata"] for other in others)
+
+
+async def test_a_retry_of_a_retry_that_never_began_takes_over_what_the_first_job_did() -> None:
+    async def bad(_: Attempt) -> Outcome:
+        raise AttemptError("BAD", "no", retryable=False)
+
+    stage = Stage()
+    stage.troupe.scripts["bad"] = bad
+    async with stage.engine(max_running_jobs=1) as engine:
+        first = await submitted(engine, each("each", "a"), segment("a"), segment("bad", "each"))
+        await engine.end(first)
+        busy = await submitted(engine, segment("wait", task_type="approval"))
+        second = (await engine.runner.retry(Retry(job_id=first))).job.id
+        await engine.runner.cancel(second, "enough")
+        await engine.runner.signal(busy, Signal("wait", approved=True))
+        await engine.end(second)
+        stage.troupe.order.clear()
+        del stage.troupe.scripts["bad"]
+        third = (await engine.runner.retry(Retry(job_id=second))).job.id
+        history = await engine.end(third)
+    assert isinstance(history[-1].event, JobSucceeded)
+    assert stage.troupe.order == ["bad"]
