@@ -112,7 +112,7 @@ def test_every_kind_of_control_flow_becomes_its_struct() -> None:
         ({"parallel": False, "max_parallel": 3}, 1),
         ({"parallel": True}, 16),
         ({"parallel": True, "max_parallel": 3}, 3),
-        ({"max_parallel": 3}, 1),
+        ({"max_parallel": 3}, 3),
     ],
 )
 def test_rounds_run_side_by_side_where_the_metadata_says_so(metadata: dict[str, Any], parallel: int) -> None:
