@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import signal
 import subprocess
+import termios
+from collections.abc import Sequence
 
 from tests.cli.processes import PROGRAM, CommandLine, Write
 
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def on_a_terminal(alt: CommandLine, *arguments: str, **env: str) -> tuple[int, str]:
-    """Exit code, and everything that was drawn."""
+def on_a_terminal(
+    alt: CommandLine, *arguments: str, types: Sequence[tuple[str, str]] = (), **env: str
+) -> tuple[int, str]:
+    """Exit code, and everything that was drawn. `types` are words to wait for, and what is typed then."""
+    typing = list(types)
     ours, theirs = pty.openpty()
     environment = alt.environment({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **env})
     with subprocess.Popen(
-        [*PROGRAM, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=alt.directory, env=environment
+        [*PROGRAM, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=alt.directory,
+        env=environment,
+        start_new_session=True,
+        # As a shell does it: Ctrl-C then is a signal.
+        preexec_fn=_take_terminal,  # noqa: PLW1509 -- this process has no threads that it could lock
     ) as process:
         os.close(theirs)
-        drawn = b""
+        drawn, seen = b"", 0
         while chunk := _read(ours):
             drawn += chunk
+            if typing and drawn[seen:].find(typing[0][0].encode()) >= 0:
+                seen = len(drawn)
+                os.write(ours, typing.pop(0)[1].encode())
         os.close(ours)
         return process.wait(30), drawn.decode()
+
+
+def _take_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _read(terminal: int) -> bytes:
