@@ -10,13 +10,15 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.sentences import JOB_LOOKS, TASK_LOOKS
+from runner.cli.sentences import JOB_LOOKS, TASK_LOOKS, answering
 from runner.cli.view import CONTROLS
-from runner.core.events import JobState, TaskState
+from runner.core.events import JobState, TaskState, WaitReason
 from runner.core.plan import Priority
 from runner.core.record import duration_text
 from runner.reports.standing import harmless
 
+#: Fields of TaskCounts, in the order in which they are told.
+_COUNTED: Final = ("succeeded", "failed", "cancelled", "skipped", "running", "waiting", "pending")
 #: What the id of a control task has beside it in those of a round.
 _ROUND: Final = re.compile(r"\[\d+\]$")
 
@@ -64,7 +66,8 @@ def facts(job: Any) -> Table:
         "title": Text(harmless(job.title), "bold"),
         "job": job.job_id,
         "state": _state(job),
-        "progress": f"{job.progress:.0%} of {max(job.task_count, job.task_counts.total)} tasks",
+        "progress": f"{job.progress:.0%}",
+        "tasks": _counts(job),
         "alt id": harmless(job.alt_id),
         "queue": f"{harmless(job.queue)}, priority {_priority(job.priority)}",
         "labels": harmless(", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
@@ -84,6 +87,15 @@ def facts(job: Any) -> Table:
     return grid
 
 
+def _counts(job: Any) -> str:
+    """`23 so far: 20 succeeded, 3 skipped`; without view FULL nobody has counted those in bodies."""
+    counts = job.task_counts
+    if not counts.total:
+        return f"{job.task_count:,} in the file; --tasks shows and counts all"
+    told = ", ".join(f"{count:,} {word}" for word in _COUNTED if (count := getattr(counts, word)))
+    return f"{counts.total:,}{'' if JobState(job.state).terminal else ' so far'}: {told}"
+
+
 def tasks(job: Any) -> Table:
     """A row for each task of a job in view FULL; those in bodies below the task that runs them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -99,7 +111,7 @@ def tasks(job: Any) -> Table:
             f"{task.progress:.0%}",
             str(task.attempts),
             _took(task),
-            Text(harmless(_failure(task, "failure"))),
+            Text(harmless(_why(job.job_id, task))),
         )
     return table
 
@@ -116,6 +128,15 @@ def _tree(tasks: Iterable[Any]) -> Iterator[tuple[int, str, Any]]:
         depth, owner, task = waiting.pop()
         yield depth, task.task_id.removeprefix(owner).removeprefix("/") if owner else task.task_id, task
         waiting += [(depth + 1, task.task_id, each) for each in reversed(inside.get(task.task_id, ()))]
+
+
+def _why(job: str, task: Any) -> str:
+    """What it waits for and what answers it, or why it ended as it did; of those that just succeeded nothing."""
+    if task.reused_from:
+        return f"reused from job {task.reused_from}"
+    if task.wait_reason == WaitReason.AWAITING_APPROVAL:
+        return f"{task.wait_message} ({answering(job, task.task_id)})"
+    return task.wait_message or _failure(task, "failure")
 
 
 def _priority(number: int) -> str:

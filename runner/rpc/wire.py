@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 
 from runner import frames
 from runner.core.errors import RunnerError
-from runner.core.events import JobState, TaskState
+from runner.core.events import JobState, TaskState, WaitReason
 from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
 from runner.core.job import Change, JobSummary
@@ -146,11 +146,14 @@ def _task(run: TaskRun, *, with_output: bool) -> job_pb2.Task:
         output_json=run.output if with_output else b"",
         output_left_out=not with_output,
         output_artifact_id=run.output_artifact_id,
+        reused_from=run.reused_from,
     )
     _stamp(message.start_time, run.started_at)
     _stamp(message.end_time, run.ended_at)
     if run.state is TaskState.WAITING and run.wait_reason is not None:
         message.wait_reason = job_pb2.WaitReason.ValueType(run.wait_reason)
+        # Of one that backs off, the message is what its last attempt told of its progress.
+        message.wait_message = "" if run.wait_reason is WaitReason.BACKING_OFF else run.message
         _stamp(message.waiting_until, run.waiting_until)
     if run.failure is not None:
         message.failure.CopyFrom(frames.failure_message(run.failure))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from altrunner.v1 import job_pb2
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from runner.cli import sentences, tables
 from runner.cli.live import job_rows
@@ -229,3 +229,48 @@ def test_tasks_of_a_job_stand_below_what_runs_them() -> None:
         console.print(tables.tasks(job))
     shown = [re.split(r"(?<=\S) +", line)[0] for line in captured.get().splitlines()[1:]]
     assert shown == ["a", "  [0]/b", "    x", "  [1]/b", "c/d"]
+
+
+def told(*renderables: RenderableType) -> str:
+    console = Console(width=160, color_system=None)
+    with console.capture() as captured:
+        for each in renderables:
+            console.print(each)
+    return captured.get()
+
+
+def test_a_task_that_asks_shows_its_question_and_what_answers_it_and_a_reused_one_where_it_ran() -> None:
+    asking, reused = job_pb2.TASK_STATE_WAITING, job_pb2.TASK_STATE_SUCCEEDED
+    tasks = [
+        job_pb2.Task(task_id="each", task_type="for_each", state=job_pb2.TASK_STATE_RUNNING),
+        job_pb2.Task(
+            task_id="each[5]/ask",
+            task_type="approval",
+            state=asking,
+            wait_reason=job_pb2.WAIT_REASON_AWAITING_APPROVAL,
+            wait_message="Ship it?",
+        ),
+        job_pb2.Task(task_id="a", task_type="delay", state=reused, reused_from="j1"),
+    ]
+    shown = told(tables.tasks(job_pb2.Job(job_id="j2", tasks=tasks)))
+    assert "Ship it? (alt-runner approve j2 'each[5]/ask', or reject)" in shown
+    assert re.search(r"^a .* reused from job j1", shown, re.MULTILINE)
+
+
+def test_a_job_counts_all_its_tasks_or_says_that_it_knows_those_of_the_file_only() -> None:
+    counts = job_pb2.TaskCounts(total=23, succeeded=20, skipped=2, waiting=1)
+    running, medium = job_pb2.JOB_STATE_RUNNING, job_pb2.PRIORITY_MEDIUM
+    job = job_pb2.Job(job_id="j", state=running, priority=medium, task_count=3, progress=0.9)
+    assert re.search("^tasks +3 in the file; --tasks shows and counts all", told(tables.facts(job)), re.MULTILINE)
+    job.task_counts.CopyFrom(counts)
+    assert re.search("^tasks +23 so far: 20 succeeded, 2 skipped, 1 waiting *$", told(tables.facts(job)), re.MULTILINE)
+
+
+def test_nobody_is_told_to_approve_what_no_other_command_can_reach() -> None:
+    parked = events.AttemptParked(
+        "each[5]/ask", attempt=1, reason=events.WaitReason.AWAITING_APPROVAL, until=6 * SECOND, message="Ship it?"
+    )
+    recorded = events.Recorded(1, SECOND, parked)
+    sentence = "each[5]/ask: asks for approval: Ship it?"
+    assert sentences.told(recorded, JobView("j", reachable=False)) == sentence
+    assert sentences.told(recorded, JobView("j")) == f"{sentence} (alt-runner approve j 'each[5]/ask', or reject)"

@@ -430,6 +430,8 @@ async def test_a_job_that_failed_is_retried_as_a_new_one(daemon: Any) -> None:
     told = await names(daemon, made.job.job_id)
     assert told[:2] == ["job_accepted", "task_reused"]
     assert told.count("attempt_started") == 1
+    full = messages.GetJobRequest(job_id=made.job.job_id, view=messages.JOB_VIEW_FULL)
+    assert [task.reused_from for task in (await daemon.stub.GetJob(full)).job.tasks] == [job_id, ""]
     found = await daemon.stub.ListJobs(messages.ListJobsRequest(filter=f'labels.alt-runner/retry-of = "{job_id}"'))
     assert [job.job_id for job in found.jobs] == [made.job.job_id]
 
@@ -459,6 +461,9 @@ async def test_a_person_answers_a_task_that_waits(daemon: Any) -> None:
         if event.WhichOneof("event") == "attempt_parked":
             break
     assert event.attempt_parked.reason == job_pb2.WAIT_REASON_AWAITING_APPROVAL
+    full = messages.GetJobRequest(job_id=job_id, view=messages.JOB_VIEW_FULL)
+    [waiting] = (await daemon.stub.GetJob(full)).job.tasks
+    assert (waiting.wait_reason, waiting.wait_message) == (job_pb2.WAIT_REASON_AWAITING_APPROVAL, "Ship it?")
     wrong = await refused(daemon.stub.SignalJob(messages.SignalJobRequest(job_id=job_id, task_id="t7", approved=True)))
     assert details(wrong)["BadRequest"].field_violations[0].field == "task_id"
     answer = messages.SignalJobRequest(

@@ -409,6 +409,8 @@ class Task(_message.Message):
     OUTPUT_JSON_FIELD_NUMBER: _builtins.int
     OUTPUT_LEFT_OUT_FIELD_NUMBER: _builtins.int
     OUTPUT_ARTIFACT_ID_FIELD_NUMBER: _builtins.int
+    WAIT_MESSAGE_FIELD_NUMBER: _builtins.int
+    REUSED_FROM_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """As in the descriptor, unique in the job."""
     description: _builtins.str
@@ -429,6 +431,10 @@ class Task(_message.Message):
     """True where the outputs of the tasks before it filled the response (2 MiB). WatchJob and the `.last` record have it."""
     output_artifact_id: _builtins.str
     """The artifact that holds the output as JSON, where it became one."""
+    wait_message: _builtins.str
+    """Why it waits, in words, while WAITING for anything but its next attempt: for an approval the question."""
+    reused_from: _builtins.str
+    """The job in which it succeeded, where this one retries that and did not run the task again; else empty."""
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the tasks that must succeed first."""
@@ -467,10 +473,12 @@ class Task(_message.Message):
         output_json: _builtins.bytes = ...,
         output_left_out: _builtins.bool = ...,
         output_artifact_id: _builtins.str = ...,
+        wait_message: _builtins.str = ...,
+        reused_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "waiting_until", b"waiting_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dependencies", b"dependencies", "description", b"description", "end_time", b"end_time", "failure", b"failure", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "output_left_out", b"output_left_out", "progress", b"progress", "start_time", b"start_time", "state", b"state", "task_id", b"task_id", "task_type", b"task_type", "wait_reason", b"wait_reason", "waiting_until", b"waiting_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dependencies", b"dependencies", "description", b"description", "end_time", b"end_time", "failure", b"failure", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "output_left_out", b"output_left_out", "progress", b"progress", "reused_from", b"reused_from", "start_time", b"start_time", "state", b"state", "task_id", b"task_id", "task_type", b"task_type", "wait_message", b"wait_message", "wait_reason", b"wait_reason", "waiting_until", b"waiting_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
