@@ -30,7 +30,7 @@ from runner.reports.standing import (
     took,
 )
 from runner.reports.timeline import Span, span_of
-from runner.reports.wording import of_metadata, short
+from runner.reports.wording import of_answer, of_metadata, reused_from, short
 
 #: Narrower consoles do without bars.
 _WIDE: Final = 72
@@ -41,6 +41,9 @@ _INK: Final = {Standing.COMPLETED: "█", Standing.RUNNING: "█", Standing.FAIL
 _TASKS: Final = 100
 #: Failed tasks that are told of below the table.
 _FAILURES: Final = 20
+#: Answered approvals that are told of there, and tasks of one earlier job that are named.
+_ANSWERS: Final = 20
+_REUSED: Final = 10
 #: Characters of the value of a loop's variable.
 _VALUE: Final = 24
 #: How an error begins that only repeats another task's.
@@ -70,6 +73,8 @@ def show(record: LastRecord, console: Console, *, tasks: int = _TASKS) -> None:
         console.print(_failure(task))
     if len(failures) > _FAILURES:
         console.print(Text(f"… and {len(failures) - _FAILURES:,} more of those shown failed", style="dim"))
+    for line in (*_answers(shown), *_reused(shown)):
+        console.print(line)
 
 
 def _failures(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
@@ -78,6 +83,30 @@ def _failures(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
     causes = {task.task_id for task in failed if not (task.error or "").startswith(_PASSED_ON)}
     around = {task.metadata.get("body_of") for task in failed}
     return [task for task in failed if task.task_id in causes or task.task_id not in around]
+
+
+def _answers(tasks: Sequence[TaskRecord]) -> list[Text]:
+    """A line for each approval that somebody answered."""
+    told = [(task, answer) for task in tasks if (answer := of_answer(task))]
+    lines = [_line_of(task, answer) for task, answer in told[:_ANSWERS]]
+    left = len(told) - _ANSWERS
+    return [*lines, Text(f"… and {counted(left, 'more answer')}", style="dim")] if left > 0 else lines
+
+
+def _reused(tasks: Sequence[TaskRecord]) -> list[Text]:
+    """A line for each earlier job from which tasks were taken over."""
+    ids: dict[str, list[str]] = {}
+    for task in tasks:
+        if job := reused_from(task):
+            ids.setdefault(job, []).append(one_line(task.task_id))
+    return [
+        Text.assemble(
+            ("↺ ", "dim"),
+            f"reused from job {one_line(job)}: {', '.join(names[:_REUSED])}",
+            f" and {len(names) - _REUSED:,} more" if len(names) > _REUSED else "",
+        )
+        for job, names in ids.items()
+    ]
 
 
 def _panel(record: LastRecord) -> RenderableType:
@@ -177,7 +206,7 @@ def _where(row: Row | Folded, span: Span, width: int) -> Text:
     standing = standing_of(task)
     if row.control and task.start_time and task.end_time and (task.duration_ms or standing is Standing.COMPLETED):
         return _line("━", standing, span.share(task.start_time), span.share(task.end_time), width)
-    return Text(standing.word, style="dim")
+    return Text("reused" if reused_from(task) else standing.word, style="dim")
 
 
 def _line(ink: str, standing: Standing, start: float, end: float, width: int) -> Text:
@@ -202,6 +231,11 @@ def _bar(task: TaskRecord, span: Span, width: int) -> Text:
 
 
 def _failure(task: TaskRecord) -> Text:
+    return _line_of(task, task.error or standing_of(task).word)
+
+
+def _line_of(task: TaskRecord, told: str) -> Text:
     standing = standing_of(task)
-    reason = harmless(task.error or standing.word)
-    return Text.assemble((f"{standing.glyph} ", standing.colour), (one_line(task.task_id), "bold"), f"  {reason}")
+    return Text.assemble(
+        (f"{standing.glyph} ", standing.colour), (one_line(task.task_id), "bold"), f"  {harmless(told)}"
+    )

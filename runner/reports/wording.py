@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.plan import Branch, Call, Condition, Control, Definition, ForEach, ForRange, Operator, Value, While
+from runner.core.record import TaskRecord
 
 _SIGNS: Final = {
     Operator.EQ: "=",
@@ -21,6 +22,8 @@ _SIGNS: Final = {
 _JOINING: Final = frozenset({Operator.AND, Operator.OR, Operator.NOT})
 #: A text that is one reference to a variable and nothing else.
 _VARIABLE: Final = re.compile(r"\$\{variables\.([^}]+)\}")
+#: The kind of task that a person answers.
+_APPROVAL: Final = "approval"
 #: Characters of one operand.
 _OPERAND: Final = 60
 
@@ -64,6 +67,25 @@ def of_metadata(metadata: Mapping[str, Any]) -> str:
         "function_def": "defines a function",
     }
     return words.get(str(metadata.get("control", "")), "")
+
+
+def of_answer(task: TaskRecord) -> str:
+    """Who answered an approval, and how: `approved by ayşe: go`, `rejected by b, goes on`; empty for any other task.
+
+    A rejection that failed the task is told by its error.
+    """
+    answer = task.output
+    if task.task_type != _APPROVAL or not isinstance(answer, dict) or not isinstance(answer.get("approved"), bool):
+        return ""
+    who, comment = answer.get("by"), answer.get("comment")
+    by = " by default, as nobody answered" if who == "default" else f" by {who}" if who else ""
+    told = f"approved{by}" if answer["approved"] else f"rejected{by}, goes on"
+    return f"{told}: {comment}" if comment else told
+
+
+def reused_from(task: TaskRecord) -> str:
+    """The earlier job in which it ran; empty for a task that ran in this one."""
+    return str(task.metadata.get("reused_from") or "")
 
 
 def short(value: Any, characters: int = 60) -> str:

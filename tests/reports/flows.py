@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.events import (
+    AttemptParked,
     AttemptStarted,
     AttemptSucceeded,
     Failure,
@@ -15,7 +16,10 @@ from runner.core.events import (
     JobStarted,
     Recorded,
     TaskFailed,
+    TaskReused,
+    TaskSignalled,
     TaskState,
+    WaitReason,
 )
 from runner.core.interpreter import JobRun
 from runner.core.last import compose
@@ -26,6 +30,7 @@ from runner.core.plan import (
     Control,
     ForEach,
     Function,
+    Instant,
     Operator,
     Parameter,
     Plan,
@@ -41,6 +46,9 @@ from tests.reports.conftest import START, summary_of
 BROKEN: Final = Failure("BAD_TICKET", "this ticket cannot be read")
 #: Milliseconds that an attempt takes.
 _LASTS: Final = 7
+#: Microseconds.
+MINUTE: Final = 60_000_000
+YEAR: Final = 365 * 24 * 60 * MINUTE
 
 
 def step(name: str, *dependencies: str, control: Control | None = None, kind: str = "delay", **more: Any) -> TaskPlan:
@@ -118,3 +126,39 @@ def recorded(plan: Plan, inputs: dict[str, Any], *, fails: Callable[[str], bool]
     return compose(
         summary_of(plan), plan, run, record_id="r", execution_id="x", runner_id="runner-7f", trace_id="4bf92f3577b34da6"
     )
+
+
+def asking(count: int) -> LastRecord:
+    """A loop over tickets, of which those that are urgent are asked about: for each a minute's wait for an answer."""
+    condition = Condition(Operator.GTE, Value("${variables.ticket.severity}"), Value(3))
+    ask = step("ask", kind="approval")
+    rounds = (step("urgent", control=Branch(condition=condition, then=(ask,), otherwise=())),)
+    loop = ForEach(variable="ticket", items=Value("${inputs.tickets}"), body=rounds)
+    plan = msgspec.structs.replace(triage(), functions=(), tasks=(step("fetch"), step("each", "fetch", control=loop)))
+    run = JobRun(plan, inputs=tickets(count))
+    run.record(JobAccepted(plan.title, len(plan.tasks), "default", Priority.HIGH), time=START - 812_000)
+    run.record(TaskReused("fetch", output=b"1", job_id="earlier"), time=START - 812_000)
+    run.record(JobStarted("runner-7f", 1), time=START)
+    now = START
+    while run.state is not None and not run.state.terminal:
+        run.settle(now=now, max_lost=3)
+        for name in [task.plan.id for task in run.runnable(now)]:
+            now = _answered(run, name, now)
+    return compose(summary_of(plan), plan, run, record_id="r", execution_id="x", runner_id="runner-7f", trace_id="t")
+
+
+def _answered(run: JobRun, name: str, now: Instant) -> Instant:
+    """The time after a task has asked, has been answered a minute later and has ended."""
+    asks = AttemptParked(name, attempt=1, reason=WaitReason.AWAITING_APPROVAL, until=now + YEAR, message="Page them?")
+    approved = name.startswith("each[2]")
+    output = {"approved": approved, "by": "ayşe", "comment": "go" if approved else "", "data": None}
+    for lasts, event in (
+        (0, AttemptStarted(name, 1, "approval")),
+        (1_000, asks),
+        (MINUTE, TaskSignalled(name, approved=approved, sender="ayşe")),
+        (0, AttemptStarted(name, 2, "approval")),
+        (1_000, AttemptSucceeded(name, attempt=2, output=msgspec.json.encode(output))),
+    ):
+        now += lasts
+        run.record(event, time=now)
+    return now

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from runner.core.plan import Branch, Call, Condition, Definition, ForRange, Operator, TaskPlan, Value, While
-from runner.core.record import LastRecord, TaskRecord
+from runner.core.record import LastRecord, ResultStatus, TaskRecord
 from runner.reports.dot import dot
 from runner.reports.html import PageSettings, html
 from runner.reports.layers import text
 from runner.reports.sketch import Box, critical_path, every_box, of_plan, of_record
 from runner.reports.svg import svg
 from runner.reports.tree import shapes, tree_of
-from runner.reports.wording import of_condition, of_control
-from tests.reports.flows import counting, recorded, step, tickets, triage
+from runner.reports.wording import of_answer, of_condition, of_control
+from tests.reports.flows import asking, counting, recorded, step, tickets, triage
 from tests.reports.test_html import Page, assert_harmless
 from tests.reports.test_terminal import shown
 
@@ -193,6 +193,17 @@ def test_on_a_terminal_a_long_loop_is_summed_up_and_its_failed_rounds_are_shown(
     everything = shown(recorded(triage(), tickets(30)), tasks=1_000)
     assert "⋮" not in everything
     assert "[29] rate" in everything
+
+
+def test_on_a_terminal_an_approval_tells_who_answered_and_a_reused_task_where_it_ran() -> None:
+    told = shown(asking(4))
+    assert "✓ each[2]/urgent/ask  approved by ayşe: go\n" in told
+    assert "✓ each[3]/urgent/ask  rejected by ayşe, goes on\n" in told
+    assert "↺ reused from job earlier: fetch\n" in told
+    assert re.search(r"^✓ +fetch +– +– +reused *$", told, re.MULTILINE)
+    default = {"approved": True, "by": "default", "comment": "", "data": None}
+    task = TaskRecord(task_id="a", status=ResultStatus.COMPLETED, task_type="approval", output=default)
+    assert of_answer(task) == "approved by default, as nobody answered"
 
 
 @pytest.mark.parametrize("width", [20, 72, 100])
