@@ -11,6 +11,7 @@ import pytest
 
 from runner.core.errors import AttemptError, InvalidRequest
 from runner.core.events import (
+    AttemptParked,
     AttemptSucceeded,
     BodyStarted,
     JobPartiallySucceeded,
@@ -23,6 +24,7 @@ from runner.engine.again import Retry
 from runner.engine.submission import Submission
 from runner.ports import Attempt, Outcome
 from tests.engine.stage import Engine, Stage, only
+from tests.engine.test_approval import waiting
 from tests.engine.test_recovery import MortalLedger, finish
 
 pytestmark = pytest.mark.timeout(30)
@@ -248,6 +250,39 @@ async def test_somebody_may_answer_for_a_round_that_has_not_begun() -> None:
         for wrong in ("ask", "each", "each/ask", "each[0]", "each[x]/ask", "each[0]/gone"):
             with pytest.raises(InvalidRequest):
                 await engine.runner.signal(job_id, Signal(wrong, approved=True))
+
+
+async def test_an_answer_that_can_never_arrive_is_refused_with_those_that_can() -> None:
+    stage = Stage()
+    async with stage.engine() as engine:
+        job_id = await submitted(
+            engine,
+            each("done", "quick"),
+            segment("quick", task_type="approval"),
+            each("each", "ask", parallel=True) | {"dependencies": ["done"]},
+            segment("ask", task_type="approval"),
+        )
+        for round_ in range(3):
+            await engine.runner.signal(job_id, Signal(f"done[{round_}]/quick", approved=True))
+        await waiting(engine, job_id, "each[1]/ask")
+        for wrong in ("each[3]/ask", "each[01]/ask", "done[3]/quick"):
+            with pytest.raises(InvalidRequest, match=r"waiting for approval, now: `each\[0\]/ask`"):
+                await engine.runner.signal(job_id, Signal(wrong, approved=True))
+        for round_ in range(3):
+            await engine.runner.signal(job_id, Signal(f"each[{round_}]/ask", approved=True))
+        assert isinstance((await engine.end(job_id))[-1].event, JobSucceeded)
+
+
+async def test_the_question_of_a_round_is_that_of_its_own_values() -> None:
+    stage = Stage()
+    async with stage.engine() as engine:
+        ask = segment("ask", task_type="approval", content="Pay ${variables.item}?")
+        job_id = await submitted(engine, each("each", "ask"), ask, variables={"numbers": [42]})
+        await waiting(engine, job_id, "each[0]/ask")
+        await engine.runner.signal(job_id, Signal("each[0]/ask", approved=True))
+        history = await engine.end(job_id)
+    [parked] = only(history, AttemptParked)
+    assert parked.message == "Pay 42?"
 
 
 async def test_what_all_rounds_gave_is_reached_only_within_a_limit() -> None:
