@@ -80,6 +80,8 @@ class Driver:
         self.run = JobRun(plan, deadline=deadline)
         self.token = 0
         self.max_lost = MAX_LOST
+        #: What a job that this one retries has done.
+        self.taken_over: list[TaskReused] = []
         #: Whether a runner has the job; nobody else may write its events, but for pauses while there is none.
         self.held = False
         #: Chance of each mishap; none after a while, so that every job ends.
@@ -91,7 +93,9 @@ class Driver:
 
     def play(self) -> list[Recorded]:
         self.commit(JobAccepted("Özet", len(self.plan.tasks), "default", self.plan.priority))
-        if self.luck.random() < 0.2:
+        for event in self.taken_over:
+            self.commit(event)
+        if not self.taken_over and self.luck.random() < 0.2:
             self.reuse()
         for turn in range(3_000):
             if turn == 200:

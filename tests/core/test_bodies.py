@@ -144,6 +144,24 @@ def test_what_runs_is_the_same_whatever_dies_and_in_whatever_order_things_happen
     assert calm_state is stormy_state is JobState.SUCCEEDED
 
 
+@often
+@given(played(flows()), st.integers(0, 2**32))
+def test_a_retry_of_any_job_runs_nothing_again_that_had_succeeded(driver: Driver, seed: int) -> None:
+    """However the first one ended, and whatever dies while the second one runs."""
+    driver.play()
+    done = {name: driver.run.tasks[name] for name in driver.run.succeeded}
+    retry = Driver(driver.plan, random.Random(seed), deadline=None, steady_clock=True)  # noqa: S311  no secret
+    retry.sickness = retry.cancel_chance = retry.pause_chance = 0.0
+    retry.max_lost = 1_000
+    retry.taken_over = [
+        TaskReused(name, output=one.output, variables=one.variables, job_id="first") for name, one in done.items()
+    ]
+    history = retry.play()
+    assert retry.run.state is JobState.SUCCEEDED
+    assert not done.keys() & {entry.event.task_id for entry in history if isinstance(entry.event, AttemptStarted)}
+    assert done.keys() <= set(retry.run.succeeded)
+
+
 def all_well(plan: Plan, seed: int, mishaps: float) -> tuple[dict[str, TaskState], JobState | None]:
     driver = Driver(plan, random.Random(seed), deadline=None, steady_clock=True)  # noqa: S311  no secret
     driver.sickness = driver.cancel_chance = driver.pause_chance = 0.0
