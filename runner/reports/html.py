@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from runner.core.events import Json
-from runner.core.record import ArtifactRecord, AttemptRecord, LastRecord, TaskRecord, duration_text, tokens_of
+from runner.core.record import ArtifactRecord, LastRecord, TaskRecord, duration_text, tokens_of
+from runner.reports.cards import cards, pretty
 from runner.reports.markup import Markup, join, percent, stylesheet, tag
 from runner.reports.picture import fitting, inline, is_drawn_whole
 from runner.reports.rounds import loops
 from runner.reports.sketch import critical_path, every_arrow, every_box, of_record
-from runner.reports.standing import Standing, counted, headline_of, notable, outcome_of, standing_of, standings, took
-from runner.reports.timeline import in_order, lines_of, span_of, timeline
+from runner.reports.standing import counted, headline_of, notable, standings
+from runner.reports.timeline import lines_of, span_of, timeline
 from runner.reports.tree import Tree, shapes, size_of, tree_of
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -63,7 +63,7 @@ def html(record: LastRecord, settings: PageSettings | None = None) -> str:
         _timeline_section(record, tree, anchors, settings),
         _graph_section(record, anchors, settings),
         _rounds_section(tree, anchors, settings),
-        _tasks_section(record, detailed, len(tasks), anchors, settings),
+        _tasks_section(record, tree, len(detailed), anchors, settings),
         _artifacts_section(record.artifacts),
         _footer(record),
     )
@@ -162,7 +162,8 @@ def _timeline_section(record: LastRecord, tree: Tree, anchors: dict[str, str], s
     note = _partial_note(len(shown), sum(map(size_of, shaped)), "timeline_tasks")
     note = note or "a bar is an attempt, a dotted line a wait"
     if any(len(line.tasks) > 1 for line in shown):
-        note += "; what ran in many rounds has one row, the higher the more were under way"
+        note += "; what ran in many rounds has one row, blue where some were under way, the higher the more, "
+        note += "red where one ended badly"
     return _section("Timeline", note, timeline(record, shown, anchors))
 
 
@@ -195,14 +196,13 @@ def _path_note(path: Sequence[str]) -> str | None:
 
 
 def _tasks_section(
-    record: LastRecord, detailed: Sequence[TaskRecord], count: int, anchors: dict[str, str], settings: PageSettings
+    record: LastRecord, tree: Tree, detailed: int, anchors: dict[str, str], settings: PageSettings
 ) -> Markup | None:
     if not detailed:
         return None
-    note = _partial_note(len(detailed), count, "detailed_tasks")
-    span = span_of(record)
-    rows = (_task(record, task, anchors[task.task_id][1:], settings) for task in in_order(detailed, span))
-    return _section("Tasks", note, *rows)
+    note = _partial_note(detailed, len(record.task_results), "detailed_tasks")
+    shown = cards(record, tree, anchors, characters=settings.output_characters, attempts=settings.attempts)
+    return _section("Tasks", note, *shown)
 
 
 def _partial_note(shown: int, count: int, setting: str) -> str | None:
@@ -242,79 +242,5 @@ def _footer(record: LastRecord) -> Markup:
     ]
     rows = [_fact(name, value) for name, value in names if value]
     metadata = {key: value for key, value in record.metadata.items() if key != "error"}
-    more = tag("details", tag("summary", "metadata"), tag("pre", _pretty(metadata))) if metadata else None
+    more = tag("details", tag("summary", "metadata"), tag("pre", pretty(metadata))) if metadata else None
     return tag("footer", tag("dl", *rows), more, class_="card")
-
-
-# ------------------------------------------------------------------------------------------------------------- tasks
-
-
-def _task(record: LastRecord, task: TaskRecord, anchor: str, settings: PageSettings) -> Markup:
-    standing = standing_of(task)
-    attempts = len(task.attempts)
-    summary = tag(
-        "summary",
-        tag("span", standing.glyph, class_="glyph", title=standing.word),
-        tag("b", task.task_id),
-        tag("span", task.description, class_="about", dir="auto"),
-        tag("span", task.task_type, class_="kind") if task.task_type else None,
-        tag("span", counted(attempts, "attempt") if attempts > 1 else "", class_="tries"),
-        tag("span", took(task), class_="took"),
-    )
-    return tag(
-        "details",
-        summary,
-        tag("p", _clipped(task.error, settings), class_="error", dir="auto") if task.error else None,
-        _attempts(record, task.attempts, settings) if attempts else None,
-        _output(task.output, settings.output_characters),
-        tag("pre", _clipped(_pretty(task.metadata), settings), class_="metadata") if task.metadata else None,
-        class_=f"{standing.name.lower()} task",
-        id=anchor,
-        open=standing in (Standing.FAILED, Standing.TIMEOUT),
-    )
-
-
-def _clipped(text: str, settings: PageSettings) -> str:
-    limit = settings.output_characters
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _attempts(record: LastRecord, attempts: Sequence[AttemptRecord], settings: PageSettings) -> Markup:
-    names = ("#", "begun", "took", "outcome", "endpoint", "model", "tokens", "error")
-    head = tag("tr", *(tag("th", name) for name in names))
-    rows = (_attempt(record, attempt, settings) for attempt in attempts[-settings.attempts :])
-    left = len(attempts) - settings.attempts
-    note = tag("p", f"the last {settings.attempts} of {len(attempts):,} (setting attempts)") if left > 0 else None
-    return tag("div", note, tag("table", head, *rows), class_="scroll")
-
-
-def _attempt(record: LastRecord, attempt: AttemptRecord, settings: PageSettings) -> Markup:
-    begun = max(0, round(span_of(record).since_start(attempt.started)))
-    lasted = None if attempt.ended is None else round((attempt.ended - attempt.started).total_seconds() * 1_000)
-    look = outcome_of(attempt.outcome).name.lower()
-    return tag(
-        "tr",
-        tag("td", str(attempt.number or 1), class_="number"),
-        tag("td", f"+{duration_text(begun)}", class_="number"),
-        tag("td", _DASH if lasted is None else duration_text(lasted), class_="number"),
-        tag("td", tag("span", attempt.outcome.replace("_", " "), class_=f"{look} word")),
-        tag("td", attempt.endpoint or _DASH, class_="id"),
-        tag("td", attempt.model or _DASH, class_="id"),
-        tag("td", _DASH if attempt.tokens is None else f"{attempt.tokens:,}", class_="number"),
-        tag("td", _clipped(attempt.error or "", settings), dir="auto"),
-    )
-
-
-def _output(output: Json, limit: int) -> Markup | None:
-    """Text as text, everything else as indented JSON."""
-    if output is None:
-        return None
-    content = output["text"] if isinstance(output, dict) and set(output) == {"text"} else output
-    shown: str = content if isinstance(content, str) else _pretty(output)
-    cut = len(shown) - limit
-    note = tag("p", f"… {cut:,} more characters are in the record (setting output_characters)") if cut > 0 else None
-    return join(tag("pre", shown[:limit], class_="output", dir="auto"), note)
-
-
-def _pretty(content: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()

@@ -11,7 +11,18 @@ import msgspec
 from runner.core.record import LastRecord, TaskRecord
 from runner.reports.standing import Standing, counted, notable, standing_of
 from runner.reports.timeline import Span, in_order, span_of
-from runner.reports.tree import BodyRun, Shape, Tree, local_name, shape_of, told_rounds, tree_of, worst
+from runner.reports.tree import (
+    BodyRun,
+    Shape,
+    Tree,
+    fate_of,
+    local_name,
+    shape_of,
+    told_rounds,
+    told_times,
+    tree_of,
+    worst,
+)
 
 _QUIET: Final = frozenset({Standing.COMPLETED, Standing.SKIPPED})
 _BROKEN: Final = frozenset({Standing.FAILED, Standing.TIMEOUT})
@@ -89,9 +100,9 @@ def _rows(task: TaskRecord, tree: Tree, span: Span, rounds: int, row: Row) -> It
 def _summed_up(shape: Shape, depth: int, span: Span) -> Iterator[Folded]:
     """A row for each task in the bodies, with all its instances."""
     for inner in (each for body in shape.bodies.values() for each in body):
-        ran = [task for task in inner.tasks if standing_of(task) is not Standing.SKIPPED]
+        ran = [task for task in inner.tasks if fate_of(task) == "ran"]
         yield Folded(
-            told=f"{inner.name} ×{len(inner.tasks):,}",
+            told=f"{inner.name} {told_times(inner.tasks)}",
             depth=depth,
             standing=inner.standing,
             start=min((task.start_time for task in ran if task.start_time), default=span.start),

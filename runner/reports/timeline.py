@@ -15,7 +15,7 @@ import msgspec
 from runner.core.record import AttemptRecord, LastRecord, TaskRecord, duration_text
 from runner.reports.markup import Markup, join, percent, tag
 from runner.reports.standing import Standing, counted, notable, outcome_of, standing_of, took
-from runner.reports.tree import Shape, worst
+from runner.reports.tree import Shape, fate_of, told_times, worst
 
 _ROW: Final = 26
 _BAR: Final = 12
@@ -25,6 +25,8 @@ _MAX_TICKS: Final = 7
 _INDENT: Final = 14
 #: Of the time, in the row of a task that ran in many rounds.
 _SLICES: Final = 240
+#: The outcome of an attempt that only found that it has to wait.
+_PARKED: Final = "parked"
 #: Shares of the width: a bar is never thinner, or it could not be seen.
 _THINNEST: Final = 0.003
 #: Beyond this share of the width a label is set to the left of its tick.
@@ -118,14 +120,14 @@ def _label(line: Line, anchors: dict[str, str]) -> Markup:
     mark = tag("span", standing.glyph, class_="glyph")
     href = anchors.get(task.task_id) if len(line.tasks) == 1 else None
     name = tag("a", line.name, href=href) if href else tag("span", line.name)
-    many = tag("small", f" ×{len(line.tasks):,}") if len(line.tasks) > 1 else None
+    many = f" {told_times(line.tasks)}" if len(line.tasks) > 1 else ""
     return tag(
         "div",
         mark,
         name,
-        many,
+        tag("small", many) if many else None,
         class_=f"{standing.name.lower()} name",
-        title=task.description or task.task_id,
+        title=f"{task.description or line.name}{many}",
         style=f"padding-left:{line.depth * _INDENT}px" if line.depth else None,
     )
 
@@ -133,7 +135,7 @@ def _label(line: Line, anchors: dict[str, str]) -> Markup:
 def _duration(line: Line) -> Markup:
     if len(line.tasks) == 1:
         return tag("div", took(line.tasks[0]))
-    ran = [task.duration_ms or 0 for task in line.tasks if standing_of(task) is not Standing.SKIPPED]
+    ran = [task.duration_ms or 0 for task in line.tasks if fate_of(task) == "ran"]
     mean = sum(ran) // len(ran) if ran else 0
     told = f"{counted(len(ran), 'run')}: {duration_text(mean)} on average, {duration_text(max(ran, default=0))} at most"
     return tag("div", f"⌀ {duration_text(mean)}", title=told)
@@ -215,32 +217,68 @@ def _bar(attempt: AttemptRecord, span: Span, middle: float, look: str = "") -> M
     )
 
 
+class _Slice(msgspec.Struct, frozen=True):
+    """What a row of many instances shows of a slice of the time."""
+
+    #: Instances under way, those that wait not among them.
+    busy: int
+    waiting: bool
+    failed: bool
+
+
 def _activity(tasks: Sequence[TaskRecord], span: Span, middle: float) -> Iterator[Markup]:
-    """In slices of the time: the more instances were under way, the higher the bar; red where one ended badly."""
-    change = [0] * (_SLICES + 1)
-    bad = [False] * _SLICES
-    for task in tasks:
-        if task.start_time is None or task.end_time is None or not (task.attempts or task.duration_ms):
-            continue
-        first = min(_SLICES - 1, int(span.share(task.start_time) * _SLICES))
-        last = min(_SLICES - 1, int(span.share(task.end_time) * _SLICES))
-        change[first] += 1
-        change[last + 1] -= 1
-        bad[last] |= standing_of(task) in (Standing.FAILED, Standing.TIMEOUT)
-    busy = list(itertools.accumulate(change))[:_SLICES]
-    most = max(busy, default=0) or 1
+    """The more instances were under way, the higher the bar; red where one ended badly; dotted where they waited."""
+    slices = _slices(tasks, span)
+    most = max((each.busy for each in slices), default=0) or 1
+    control = " control" if "control" in tasks[0].metadata else ""
     begin = 0
-    for (count, failed), run in itertools.groupby(zip(busy, bad, strict=True)):
+    for each, run in itertools.groupby(slices):
         length = len(list(run))
-        if count:
-            height = _BAR * (0.35 + 0.65 * count / most)
+        left, right = begin / _SLICES, (begin + length) / _SLICES
+        begin += length
+        if each.busy or each.failed:
+            height = _BAR * (0.35 + 0.65 * each.busy / most)
             yield tag(
                 "rect",
-                tag("title", f"{counted(count, 'run')} under way{', some ended badly' if failed else ''}"),
-                class_=f"{'failed' if failed else 'completed'} activity",
-                x=percent(begin / _SLICES),
+                tag("title", f"{counted(each.busy, 'run')} under way{', one or more ended badly' * each.failed}"),
+                class_=f"{'failed' if each.failed else 'running'} activity{control}",
+                x=percent(left),
                 y=round(middle - height / 2, 1),
-                width=percent(length / _SLICES),
+                width=percent(right - left),
                 height=round(height, 1),
             )
-        begin += length
+        elif each.waiting:
+            yield tag("line", class_="wait", x1=percent(left), x2=percent(right), y1=middle, y2=middle)
+
+
+def _slices(tasks: Sequence[TaskRecord], span: Span) -> list[_Slice]:
+    busy, waiting = [0] * (_SLICES + 1), [0] * (_SLICES + 1)
+    failed: set[int] = set()
+
+    def place(time: datetime) -> int:
+        return min(_SLICES - 1, int(span.share(time) * _SLICES))
+
+    for task in tasks:
+        for works, begun, ended in _periods(task):
+            counts = busy if works else waiting
+            counts[place(begun)] += 1
+            counts[place(ended) + 1] -= 1
+        if task.end_time and fate_of(task) == "ran" and standing_of(task) in (Standing.FAILED, Standing.TIMEOUT):
+            failed.add(place(task.end_time))
+    both = zip(itertools.accumulate(busy), itertools.accumulate(waiting), strict=True)
+    return [_Slice(count, waits > 0, at in failed) for at, (count, waits) in enumerate(both)][:_SLICES]
+
+
+def _periods(task: TaskRecord) -> Iterator[tuple[bool, datetime, datetime]]:
+    """When it was under way (true) and when it waited, between attempts or, parked, for an answer."""
+    if not task.attempts:
+        # A control task, or one of an older runner.
+        if task.duration_ms and task.start_time and task.end_time:
+            yield True, task.start_time, task.end_time
+        return
+    ended = task.end_time or task.attempts[-1].started
+    for attempt in task.attempts:
+        if attempt.outcome != _PARKED:
+            yield True, attempt.started, attempt.ended or ended
+    last = task.attempts[-1]
+    yield False, task.attempts[0].started, ended if last.outcome == _PARKED else last.started

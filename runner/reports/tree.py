@@ -178,6 +178,27 @@ def told_ends(counts: Counter[Standing]) -> str:
     return ", ".join(f"{count:,} {standing.word}" for standing, count in counts.items())
 
 
+def fate_of(task: TaskRecord) -> str:
+    """`ran`, or why it did not: `skipped`, `cancelled` before it began, `reused` from an earlier job."""
+    standing = standing_of(task)
+    if standing is Standing.SKIPPED:
+        return standing.word
+    if task.attempts or task.duration_ms:
+        return "ran"
+    if task.metadata.get("reused_from"):
+        return "reused"
+    return standing.word if standing in (Standing.CANCELLED, Standing.PENDING) else "ran"
+
+
+def told_times(tasks: Iterable[TaskRecord]) -> str:
+    """`×8` where all ran, else `3 ran, 5 skipped`."""
+    fates = Counter(map(fate_of, tasks))
+    if set(fates) == {"ran"}:
+        return f"×{fates['ran']:,}"
+    order = sorted(fates, key=lambda fate: (fate != "ran", fate))
+    return ", ".join(f"{fates[fate]:,} {fate}" for fate in order)
+
+
 def told_rounds(runs: Iterable[BodyRun]) -> str:
     """`rounds 0–4,999: 4,990 completed, 10 failed`."""
     listed = list(runs)

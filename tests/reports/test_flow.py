@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -21,7 +22,8 @@ from runner.reports.html import PageSettings, html
 from runner.reports.layers import text
 from runner.reports.sketch import Box, critical_path, every_box, of_plan, of_record
 from runner.reports.svg import svg
-from runner.reports.tree import shapes, tree_of
+from runner.reports.timeline import in_order, span_of
+from runner.reports.tree import shapes, told_times, tree_of
 from runner.reports.wording import of_answer, of_condition, of_control
 from tests.reports.flows import asking, counting, recorded, step, tickets, triage
 from tests.reports.test_html import Page, assert_harmless
@@ -183,8 +185,9 @@ def test_on_a_terminal_a_long_loop_is_summed_up_and_its_failed_rounds_are_shown(
     assert "rounds 0–4,999: 4,989 completed, 11 failed" in told
     assert "[490] rate" in told
     assert "6 more rounds failed" in told
-    assert "urgent ×5,000" in told
-    assert "page ×4,989" in told
+    assert "rate ×5,000" in told
+    assert "urgent 4,989 ran, 11 cancelled" in told
+    assert "page 2,494 ran, 2,495 skipped" in told
     assert told.count("⌀ 7 ms") > 2
     assert "✗ each_ticket[3]/rate/weigh  BAD_TICKET" in told
     assert "BODY_FAILED" not in told
@@ -246,6 +249,90 @@ def test_what_ran_in_many_rounds_has_one_row_of_the_timeline(huge: LastRecord) -
     slices = [attributes for _, attributes in page.tags if "activity" in (attributes.get("class") or "").split()]
     assert 0 < len(slices) <= 5 * 240
     assert any("failed" in (attributes["class"] or "") for attributes in slices)
+
+
+def test_a_row_of_many_rounds_tells_what_ran_and_draws_waits_as_waits() -> None:
+    page = Page(html(asking(8)))
+    told = "".join(page.text)
+    assert "ask 4 ran, 4 skipped" in told
+    assert "ask ×8" not in told
+    assert "urgent ×8" in told
+    waits = [attributes for _, attributes in page.tags if (attributes.get("class") or "") == "wait"]
+    waited = sum(float((each["x2"] or "")[:-1]) - float((each["x1"] or "")[:-1]) for each in waits)
+    assert waited > 90, "four minutes of four and a little"
+    busy = [attributes for _, attributes in page.tags if "running activity" in (attributes.get("class") or "")]
+    asked = [each for each in busy if "control" not in (each["class"] or "")]
+    assert sum(float((each["width"] or "")[:-1]) for each in asked) < 10
+
+
+def test_under_way_has_a_colour_of_its_own_whatever_came_of_it(huge: LastRecord) -> None:
+    classes = {attributes.get("class") or "" for _, attributes in Page(html(huge)).tags}
+    assert {name for name in classes if "activity" in name} == {
+        "running activity",
+        "failed activity",
+        "running activity control",
+        "failed activity control",
+    }
+
+
+def test_what_did_not_run_is_told_apart() -> None:
+    def times(**fates: int) -> str:
+        return told_times(task for fate, count in fates.items() for task in [some[fate]] * count)
+
+    some = {
+        "ran": TaskRecord(task_id="a", status=ResultStatus.COMPLETED, duration_ms=3),
+        "skipped": TaskRecord(task_id="a", status=ResultStatus.CANCELLED, metadata={"skipped": True}),
+        "cancelled": TaskRecord(task_id="a", status=ResultStatus.CANCELLED, duration_ms=0),
+        "reused": TaskRecord(task_id="a", status=ResultStatus.COMPLETED, metadata={"reused_from": "j"}),
+    }
+    assert times(ran=8) == "×8"
+    assert times(ran=3, skipped=5) == "3 ran, 5 skipped"
+    assert times(skipped=5) == "5 skipped"
+    assert times(cancelled=1, reused=1, ran=1, skipped=1) == "1 ran, 1 cancelled, 1 reused, 1 skipped"
+
+
+def test_cards_stand_below_what_ran_them_and_rounds_fold(few: LastRecord, broken: LastRecord) -> None:
+    def depths(record: LastRecord) -> dict[str, int]:
+        found = re.finditer(r'class="inner|<b title="([^"]+)"|</div>|</details>|<details|<div', html(record))
+        within: list[bool] = []
+        names = {}
+        for each in found:
+            if each[0].startswith("</"):
+                within.pop()
+            elif each[0].startswith("<b"):
+                names[each[1]] = sum(within)
+            elif each[0].startswith("class"):
+                within[-1] = True
+            else:
+                within.append(False)
+        return names
+
+    names = depths(few)
+    assert list(names) == list(tree_order(few))
+    assert (names["each_ticket"], names["each_ticket[1]/rate"], names["each_ticket[1]/rate/weigh"]) == (0, 2, 3)
+    assert not folded(few)["open"]
+    assert folded(broken)["open"]
+    told = "".join(Page(html(few)).text)
+    assert "round 1 · id: T-1, severity: 2" in told
+    assert "output" in told
+    assert "metadata" in told
+
+
+def tree_order(record: LastRecord) -> Iterator[str]:
+    tree = tree_of(record)
+    return (task.task_id for top in in_order(tree.top, span_of(record)) for task in tree.under(top))
+
+
+def folded(record: LastRecord) -> dict[str, bool]:
+    [loop] = [attributes for _, attributes in Page(html(record)).tags if attributes.get("class") == "inner loop"]
+    return {"open": "open" in loop}
+
+
+def test_a_card_tells_who_answered_and_where_a_reused_task_ran() -> None:
+    told = "".join(Page(html(asking(4))).text)
+    assert "approved by ayşe: go" in told
+    assert "rejected by ayşe, goes on" in told
+    assert "reused from job earlier" in told
 
 
 def test_links_from_rounds_lead_to_tasks(broken: LastRecord) -> None:
