@@ -261,8 +261,13 @@ def _path_problem(path: str) -> Malformed | None:
 def _functions(node: Any) -> Iterator[str]:
     if node["type"] == "function_expression":
         yield node["value"]
-    for child in node["children"]:
+    for child in _children(node):
         yield from _functions(child)
+
+
+def _children(node: Any) -> list[Any]:
+    """The nodes below one; those of a slice are numbers, or nothing."""
+    return [child for child in node["children"] if isinstance(child, dict)]
 
 
 def _growth(node: Any) -> int:
@@ -271,7 +276,7 @@ def _growth(node: Any) -> int:
     Paths are applied on the event loop, and `[@, @][] | [@, @][] | …` doubles with each step. JMESPath has no
     way back to the root, so what is not repeated by a multi-select, a function's arguments or `join` stays linear.
     """
-    inner = [_growth(child) for child in node["children"]]
+    inner = [_growth(child) for child in _children(node)]
     match node["type"]:
         case "subexpression" | "index_expression" | "pipe" | "projection" | "value_projection" | "filter_projection":
             return math.prod(inner)

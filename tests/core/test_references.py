@@ -49,6 +49,8 @@ SCOPE = Scope(
         ("${tasks.fetch.output.missing}", None),
         ("${ tasks.fetch.output.body }", "merhaba"),
         ("${tasks.fetch.output.{a: body, b: items[1]}}", {"a": "merhaba", "b": {"n": 2}}),
+        ("${tasks.fetch.output.items[1:]}", [{"n": 2}]),
+        ("${tasks.fetch.output.items[::-1].n}", [2, 1]),
         ("${tasks.fetch.output.items[?n > `1`].n | [0]}", 2),
         ("${tasks.fetch.output | length(items)}", 2),
         ('${tasks.fetch.output."items"[0]}', {"n": 1}),
