@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tests.cli.processes import PROGRAM, CommandLine, Write
 
@@ -17,7 +18,10 @@ _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def on_a_terminal(
-    alt: CommandLine, *arguments: str, types: Sequence[tuple[str, str]] = (), **env: str
+    alt: CommandLine,
+    *arguments: str,
+    types: Sequence[tuple[str, str]] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, str]:
     """Exit code, and everything that was drawn. `types` are words to wait for, and what is typed then."""
     typing = list(types)
@@ -76,13 +80,13 @@ def test_a_terminal_gets_bars_and_streamed_text_and_a_pipe_gets_lines(alt: Comma
 
 def test_no_color_is_respected_on_a_terminal(alt: CommandLine, descriptor: Write) -> None:
     file = descriptor(title="Grey", a={"task_type": "delay", "duration_seconds": 0.02})
-    _, drawn = on_a_terminal(alt, "submit", str(file), "--watch", NO_COLOR="1")
+    _, drawn = on_a_terminal(alt, "submit", str(file), "--watch", env={"NO_COLOR": "1"})
     assert "Grey" in drawn
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", drawn)
 
 
 def test_more_tasks_than_lines_are_summed_up(alt: CommandLine, descriptor: Write) -> None:
     tasks = {f"t{number}": {"task_type": "delay", "duration_seconds": 0.3} for number in range(40)}
-    code, drawn = on_a_terminal(alt, "submit", str(descriptor(title="Many", **tasks)), "--watch", LINES="12")
+    code, drawn = on_a_terminal(alt, "submit", str(descriptor(title="Many", **tasks)), "--watch", env={"LINES": "12"})
     assert code == 0
     assert re.search(r"… \d+ more tasks; \d+ of 40 succeeded", _SEQUENCE.sub("", drawn))

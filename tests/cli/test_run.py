@@ -325,7 +325,7 @@ def test_artifacts_of_jobs_that_tasks_run_are_kept(place: Place, descriptor: Wri
 
 def test_a_terminal_gets_bars_and_is_not_left_without_a_cursor(place: Place, descriptor: Write) -> None:
     file = descriptor(title="Drawn", wait={"task_type": "delay", "duration_seconds": 0.6})
-    code, drawn = on_a_terminal(place.command, "run", str(file), **place.env)
+    code, drawn = on_a_terminal(place.command, "run", str(file), env=place.env)
     assert code == 0
     assert re.search(r"● Drawn +[━╸╺]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn))
     assert "#1 accepted" not in drawn
