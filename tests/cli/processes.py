@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +18,18 @@ from typer.testing import CliRunner
 
 from runner.cli import application
 
-#: What `alt-runner` is, without the need to have it on the path.
-PROGRAM = (sys.executable, "-c", "from runner.cli import main; main()")
+#: `alt-runner`, without the need to have it on the path. Whoever runs the tests may have SIGINT ignored, and a child
+#: inherits that. It is undone in the program itself: code between fork and exec (`preexec_fn`) is run in a copy of this
+#: process, in which gRPC has threads, and now and then that copy died of it before there was a program.
+_START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+_MAIN = "from runner.cli import main; main()"
+PROGRAM = (sys.executable, "-c", _START + _MAIN)
+#: The same, in a session of its own with its standard input as the terminal.
+ON_TERMINAL = (
+    sys.executable,
+    "-c",
+    f"import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); {_START}{_MAIN}",
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,6 @@ class CommandLine:
             text=True,
             cwd=self.directory,
             env=self.environment(env),
-            # Whoever runs the tests may have SIGINT ignored, and children would inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:
             try:
                 yield process

@@ -81,7 +81,7 @@ def test_a_defect_is_told_as_one_without_a_traceback(command: CommandLine) -> No
 
 def test_a_reader_that_goes_away_is_no_error(alt: CommandLine, descriptor: Write) -> None:
     """As in `alt-runner watch JOB | head -1`."""
-    job = alt("submit", descriptor(a={"task_type": "delay", "duration_seconds": 0.5})).out.strip()
+    job = alt("submit", descriptor(a={"task_type": "delay", "duration_seconds": 3})).out.strip()
     with alt.started("watch", job) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -45,7 +45,9 @@ def test_lists_are_filtered_paged_and_say_that_there_is_more(alt: CommandLine, d
 def test_a_list_can_go_on_with_what_happens(alt: CommandLine, descriptor: Write) -> None:
     with alt.started("list", "--filter", 'labels.live = "yes"', "--watch", "--json") as process:
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["jobs"] == []
+        listed = process.stdout.readline()
+        assert listed, (process.wait(10), process.stderr and process.stderr.read())
+        assert json.loads(listed)["jobs"] == []
         job = alt("submit", descriptor(a=QUICK), "--label", "live=yes", "--watch", "--json").lines[0]["job"]["job_id"]
         states: list[str] = []
         while not states or states[-1] != "JOB_STATE_SUCCEEDED":

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
-import signal
 import subprocess
-import termios
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from tests.cli.processes import PROGRAM, CommandLine, Write
+from tests.cli.processes import ON_TERMINAL, CommandLine, Write
 
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -28,15 +25,13 @@ def on_a_terminal(
     ours, theirs = pty.openpty()
     environment = alt.environment({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **env})
     with subprocess.Popen(
-        [*PROGRAM, *arguments],
+        # As a shell does it: Ctrl-C then is a signal.
+        [*ON_TERMINAL, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         cwd=alt.directory,
         env=environment,
-        start_new_session=True,
-        # As a shell does it: Ctrl-C then is a signal.
-        preexec_fn=_take_terminal,  # noqa: PLW1509 -- this process has no threads that it could lock
     ) as process:
         os.close(theirs)
         drawn, seen = b"", 0
@@ -47,11 +42,6 @@ def on_a_terminal(
                 os.write(ours, typing.pop(0)[1].encode())
         os.close(ours)
         return process.wait(30), drawn.decode()
-
-
-def _take_terminal() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _read(terminal: int) -> bytes:
