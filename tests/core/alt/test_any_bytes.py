@@ -48,14 +48,14 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 2**32))
 def test_a_hostile_input_breaks_no_promise(seed: int, number: int) -> None:
     """A few hundred of the inputs of `scripts/fuzz`, which tries them by the million."""
     check(case(seed, number))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=200), content_type=st.sampled_from(CONTENT_TYPES))
 @example(data=b"\xde\x00\x01\x01", content_type="")
 @example(data=b"%YAML 9.9\n---\n", content_type="")
@@ -63,13 +63,13 @@ def test_any_bytes_become_a_plan_or_findings(data: bytes, content_type: str) -> 
     check(Case(data, content_type))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=st.text("{}[]\"':,-&*!#|> \n\tab01.=\\u$", max_size=60), content_type=st.sampled_from(CONTENT_TYPES))
 def test_any_punctuation_becomes_a_plan_or_findings(text: str, content_type: str) -> None:
     check(Case(text.encode(), content_type))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(fields=st.dictionaries(st.sampled_from(sorted(tasks_file() | segments_file())), ANYTHING), inner=ANYTHING)
 def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any) -> None:
     for base in (tasks_file, segments_file):
@@ -80,7 +80,7 @@ def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any
             check(Case(text, "application/yaml"))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_damaged_descriptor_becomes_a_plan_or_findings(data: st.DataObject) -> None:
     raw = tasks_file(task("a"), task("b", "a", parameters={"prompt": "${tasks.a.output.x}"}))

@@ -290,7 +290,7 @@ def test_a_wrong_descriptor_is_refused_as_ever() -> None:
     assert [finding.reason for finding in refused(tasks_file(mode="choas"), SEGMENTS)] == ["UNKNOWN_MODE"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 2**32))
 def test_a_hostile_input_is_converted_or_refused_for_a_reason(seed: int, number: int) -> None:
     hostile = case(seed, number)
