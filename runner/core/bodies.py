@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +28,7 @@ class Bodies:
     def __init__(self, plan: Plan, tasks: Mapping[TaskId, TaskRun], *, job_id: str, inputs: Mapping[str, Json]) -> None:
         self._tasks = tasks
         self._job_id = job_id
-        self._inputs = inputs
+        self._seen_inputs = _Counted(inputs, self._look)
         self._functions = {function.name: function for function in plan.functions}
         #: The file's own tasks, as a body that runs once.
         self.file = BodyRun(variables=_declared(_encoded_once(plan.variables), None))
@@ -39,7 +39,7 @@ class Bodies:
         #: What the tasks that have variables of their own see.
         self._own: dict[TaskId, Variables] = {}
         self._controls: dict[TaskId, ControlRun] = {}
-        #: Bytes of outputs that control tasks have looked at, and those that the one whose turn it is may reach.
+        #: Bytes that control tasks have looked at, and those that the one whose turn it is may reach.
         self.looked_at = 0
         self._end_of_sight = sys.maxsize
 
@@ -220,10 +220,17 @@ class Bodies:
 
     def _resolver(self, task_id: TaskId) -> Resolve:
         """How a control task's references are resolved."""
+        variables = self.variables(task_id)
+
+        def variable(name: str) -> Json:
+            cell = variables.find(name)
+            self._look(len(cell.value) if cell is not None and cell.value is not None else 0)
+            return variables.read(name)
+
         scope = Scope(
             output=lambda name: msgspec.json.decode(self._encoded(self.find(task_id, name).plan.id)),
-            inputs=self._inputs,
-            variable=self.variables(task_id).read,
+            inputs=self._seen_inputs,
+            variable=variable,
             job_id=self._job_id,
             secret=lambda _: None,
         )
@@ -237,19 +244,25 @@ class Bodies:
 
         return resolved
 
+    def _look(self, size: int) -> None:
+        """Count what is looked at, in bytes, so that settling has pauses.
+
+        Raises Refused: if the control task whose turn it is has looked at too much.
+        """
+        self.looked_at += size
+        if self.looked_at > self._end_of_sight:
+            message = "what it refers to is more than setting `engine.max_looked_at_bytes` lets one task look at"
+            raise Refused("VALUE_TOO_LARGE", message)
+
     def _encoded(self, task_id: TaskId) -> bytes:
         """A task's value as JSON.
 
-        Raises AttemptError: if a part of it is too large to stand in an event.
-        Raises Refused: if the control task whose turn it is has looked at too much.
+        Raises AttemptError: if a part of it is too large to stand in an event. Raises Refused: as `_look`.
         """
         task = self._tasks[task_id]
         outputs = {leaf.plan.id: msgspec.Raw(leaf.output or b"null") for leaf in self._inline(task)}
         encoded = msgspec.json.encode(self.value(task, outputs))
-        self.looked_at += len(encoded)
-        if self.looked_at > self._end_of_sight:
-            message = "what it refers to is more than setting `engine.max_looked_at_bytes` lets one task look at"
-            raise Refused("VALUE_TOO_LARGE", message)
+        self._look(len(encoded))
         return encoded
 
     def _inline(self, task: TaskRun) -> Iterator[TaskRun]:
@@ -284,6 +297,31 @@ class Bodies:
             if not fits(value, type_):
                 return Failure("BAD_VALUE", f"{what} must be of type {type_}, not {kind_of(value)}")
         return None
+
+
+class _Counted(Mapping[str, Json]):
+    """The job's inputs, of which each look counts with the size of what is looked at."""
+
+    def __init__(self, inputs: Mapping[str, Json], look: Callable[[int], None]) -> None:
+        self._inputs = inputs
+        self._look = look
+        self._sizes: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Json:
+        value = self._inputs[name]
+        if name not in self._sizes:
+            self._sizes[name] = len(msgspec.json.encode(value))
+        self._look(self._sizes[name])
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._inputs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inputs)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
 
 
 def _named(plan: TaskPlan, prefix: str) -> TaskPlan:

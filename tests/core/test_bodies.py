@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections import Counter
@@ -469,6 +470,25 @@ def test_a_control_task_looks_at_no_more_than_it_may_and_settling_has_pauses() -
     assert play(plan, outputs=outputs).state is JobState.SUCCEEDED
     run = play(plan, outputs=outputs, limits=ControlLimits(max_looked_at_bytes=5_000))
     assert failure_of(run, "look") == "VALUE_TOO_LARGE"
+
+
+@pytest.mark.parametrize("left", ["${inputs.big}", "${inputs}", "${variables.big}", "${tasks.big.output}"])
+def test_settling_has_pauses_whatever_conditions_look_at(left: str) -> None:
+    """Or a condition in each of thousands of rounds would hold up the leases of all jobs."""
+    big = ["x" * 100] * 2_000
+    look = Branch(condition=when(Operator.NEQ, left, 1), then=(step("x"),))
+    loop = range_of(0, 100, 1, control("look", look), parallel=100)
+    plan = flow_of(step("big"), control("loop", loop, "big"), variables=(Variable(name="big", value=big),))
+    run = started(plan, inputs={"big": big})
+    run.record(AttemptStarted("big", 1, "fake"), time=START)
+    run.record(AttemptSucceeded("big", attempt=1, output=json.dumps(big).encode()), time=START)
+    settle(run)
+    settles = 1
+    while run.next_wakeup(settled=START) == START:
+        settles += 1
+        settle(run)
+    assert 4 <= settles <= 10
+    assert len(ready(run)) == 100
 
 
 def test_the_ids_of_instances_do_not_grow_without_end() -> None:
