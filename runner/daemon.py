@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -152,6 +152,40 @@ def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
+def _equipment(
+    settings: Settings,
+    telemetry: Telemetry,
+    clock: SystemClock,
+    *,
+    runner_id: str,
+    ledger: SqlLedger,
+    handlers: Mapping[str, Handler],
+    sinks: Sequence[Sink],
+    children: Children,
+    work: WorkDirectories,
+) -> Equipment:
+    """What the engine works with."""
+    return Equipment(
+        runner_id=runner_id,
+        ledger=ledger,
+        handlers=handlers,
+        observer=telemetry,
+        clock=clock,
+        secrets=SettingsSecrets(settings.secrets),
+        redaction=Redaction(settings_module.known_secrets(settings)),
+        settings=settings.engine,
+        retry=settings.retry,
+        slots=Slots(settings.engine.max_concurrent_tasks),
+        broadcast=Broadcast(ledger, telemetry),
+        journal=Journal(ledger, poll_seconds=settings.engine.poll_seconds),
+        chance=random.random,
+        new_id=lambda: str(uuid_utils.uuid7()),
+        sinks={sink.name: Bell() for sink in sinks},
+        children=children,
+        job_ended=work.remove,
+    )
+
+
 async def _serve(
     settings: Settings,
     ready: Callable[[Addresses], None],
@@ -164,7 +198,6 @@ async def _serve(
         holder = Holder(str(uuid_utils.uuid7()), os.getpid(), socket.gethostname(), clock.now())
         ledger = SqlLedger(settings.ledger_url, holder=holder, observer=telemetry, settings=settings.ledger)
         await stack.enter_async_context(ledger.running())
-        secrets = SettingsSecrets(settings.secrets)
         orchestrators = await stack.enter_async_context(
             open_orchestrators(settings.orchestrator, clock=clock, observer=telemetry, chance=random.random)
         )
@@ -172,24 +205,16 @@ async def _serve(
         handlers = await stack.enter_async_context(_handlers(settings, orchestrators, telemetry, children))
         work = WorkDirectories(settings.work_root, telemetry)
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
-        equipment = Equipment(
+        equipment = _equipment(
+            settings,
+            telemetry,
+            clock,
             runner_id=holder.runner_id,
             ledger=ledger,
             handlers=handlers,
-            observer=telemetry,
-            clock=clock,
-            secrets=secrets,
-            redaction=Redaction(settings_module.known_secrets(settings)),
-            settings=settings.engine,
-            retry=settings.retry,
-            slots=Slots(settings.engine.max_concurrent_tasks),
-            broadcast=Broadcast(ledger, telemetry),
-            journal=Journal(ledger, poll_seconds=settings.engine.poll_seconds),
-            chance=random.random,
-            new_id=lambda: str(uuid_utils.uuid7()),
-            sinks={sink.name: Bell() for sink in sinks},
+            sinks=sinks,
             children=children,
-            job_ended=work.remove,
+            work=work,
         )
         runner = Runner(
             equipment,

@@ -161,7 +161,7 @@ def _apart(
     """Why a segment cannot wait for another: a reason and a sentence; None where a ring told it."""
     name = shown(draft.plan.tasks[target].id)
     if meeting is None:
-        if flow.homes[index].depth < 0 or flow.homes[target].depth < 0:
+        if not (flow.homes[index].reached and flow.homes[target].reached):
             return None
         return "OTHER_BODY", f"`{name}` and this run in different functions, so neither can wait for the other."
     both = meeting[0]
@@ -182,7 +182,7 @@ def _meeting(flow: Flow, index: int, target: int) -> tuple[int, int] | None:
     """The two segments of one body that are, or run, these two; None where there is no such body."""
     homes = flow.homes
     one, other = homes[index], homes[target]
-    if one.depth < 0 or other.depth < 0:
+    if not (one.reached and other.reached):
         return None
     while one is not other:
         owner = one.owner if one.depth >= other.depth else other.owner

@@ -67,7 +67,7 @@ def _check_variable(draft: Draft, index: int, name: str, path: Callable[[], Path
         report.error("UNKNOWN_VARIABLE", path(), message)
         return
     names = draft.flow.names(index)
-    if names.find(name) is None and draft.flow.homes[index].depth >= 0:
+    if names.find(name) is None and draft.flow.homes[index].reached:
         message = f"There is no variable `{shown(name)}` here."
         report.error("UNKNOWN_VARIABLE", path(), message, like=(name, names))
 

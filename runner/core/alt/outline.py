@@ -60,6 +60,11 @@ class Body(msgspec.Struct, eq=False):
     #: Bodies around it; -1 where it is inside of itself, which was told as a ring.
     depth: int = -1
 
+    @property
+    def reached(self) -> bool:
+        """Whether the file's body or a function's leads to it. None leads to a ring, of which enough was told."""
+        return self.depth >= 0
+
 
 class Outline(msgspec.Struct, eq=False):
     """What a segment says of what it runs, its operands not looked at yet."""
