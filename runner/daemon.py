@@ -24,7 +24,7 @@ import uvloop
 from runner import __version__
 from runner import settings as settings_module
 from runner.core.alt import Kinds
-from runner.core.errors import InvalidSettings, RunnerError
+from runner.core.errors import InvalidSettings, RunnerError, first_cause
 from runner.core.plan import Instant
 from runner.core.redaction import Redaction
 from runner.engine.bell import Bell
@@ -143,13 +143,7 @@ async def serve(
         known, others = group.split(RunnerError)
         if known is None or others is not None:
             raise
-        raise _first(known) from group
-
-
-def _first(group: BaseExceptionGroup[RunnerError]) -> RunnerError:
-    """The error that the others of its task groups follow from."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+        raise first_cause(known) from group
 
 
 def _equipment(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from runner.cli import options, output
-from runner.cli.exits import Exit, exit_of, worst
-from runner.core.errors import RunnerError
+from runner.cli.each import for_each
+from runner.cli.exits import Exit
 
 if TYPE_CHECKING:
     pass
@@ -137,23 +137,17 @@ def cancel(
 
 
 async def _cancel(server: str, jobs: list[str], reason: str, *, wait: bool, as_json: bool) -> Exit:
-    codes = []
     async with options.connected(server) as client:
-        for job in jobs:
-            try:
-                found = await client.cancel(job, reason=reason)
-                if wait:
-                    async for _ in client.watch(job):
-                        pass
-                    found = await client.get(job)
-                _tell_cancelled(found, as_json=as_json)
-                codes.append(Exit.OK)
-            except RunnerError as error:
-                codes.append(exit_of(error))
-                output.notice(f"alt-runner: {error}")
-                if codes[-1] is Exit.UNREACHABLE:
-                    break
-    return worst(codes)
+
+        async def cancel(job: str) -> None:
+            found = await client.cancel(job, reason=reason)
+            if wait:
+                async for _ in client.watch(job):
+                    pass
+                found = await client.get(job)
+            _tell_cancelled(found, as_json=as_json)
+
+        return await for_each(jobs, cancel)
 
 
 def _tell_cancelled(job: Any, *, as_json: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import typer
 
 from runner.cli import options, output
-from runner.cli.exits import Exit, exit_of, worst
-from runner.core.errors import RunnerError
+from runner.cli.each import for_each
+from runner.cli.exits import Exit
 
 
 def pause(job: options.Jobs, *, server: options.Server = "", as_json: options.Json = False) -> None:
@@ -32,18 +32,13 @@ def resume(job: options.Jobs, *, server: options.Server = "", as_json: options.J
 
 
 async def _steer(server: str, jobs: list[str], *, paused: bool, as_json: bool) -> Exit:
-    codes = []
     async with options.connected(server) as client:
-        for job in jobs:
-            try:
-                _tell(await (client.pause(job) if paused else client.resume(job)), paused=paused, as_json=as_json)
-                codes.append(Exit.OK)
-            except RunnerError as error:
-                codes.append(exit_of(error))
-                output.notice(f"alt-runner: {error}")
-                if codes[-1] is Exit.UNREACHABLE:
-                    break
-    return worst(codes)
+        verb = client.pause if paused else client.resume
+
+        async def steer(job: str) -> None:
+            _tell(await verb(job), paused=paused, as_json=as_json)
+
+        return await for_each(jobs, steer)
 
 
 def _tell(job: Any, *, paused: bool, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from runner import daemon
 from runner.cli.exits import Unusable
+from runner.core.errors import first_cause
 from runner.core.secret import Secret
 from runner.orchestrators.settings import EndpointSettings
 from runner.orchestrators.simulated import serve_simulated
@@ -66,12 +67,7 @@ async def _serving(settings: Settings, embedded: daemon.Embedded) -> AsyncIterat
                 with anyio.CancelScope(shield=True):
                     await ended.wait()
     except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+        raise first_cause(errors) from errors
 
 
 def _kept_in(directory: Path, settings: Settings) -> Settings:

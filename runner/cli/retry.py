@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from runner.cli import options, output
-from runner.cli.exits import Exit, exit_of, worst
+from runner.cli.each import for_each
+from runner.cli.exits import Exit, worst
 from runner.core.errors import RunnerError
 
 
@@ -36,20 +37,14 @@ def retry(
 
 async def _retry(server: str, jobs: list[str], *, whole: bool, quiet: bool, as_json: bool) -> tuple[list[str], Exit]:
     made = []
-    codes = [Exit.OK]
     async with options.connected(server) as client:
-        for job in jobs:
-            try:
-                response = await client.retry(job, whole=whole)
-            except RunnerError as error:
-                codes.append(exit_of(error))
-                output.notice(f"alt-runner: {error}{_hint(error)}")
-                if codes[-1] is Exit.UNREACHABLE:
-                    break
-            else:
-                made.append(response.job.job_id)
-                _tell(job, response, server, quiet=quiet, as_json=as_json)
-    return made, worst(codes)
+
+        async def once_more(job: str) -> None:
+            response = await client.retry(job, whole=whole)
+            made.append(response.job.job_id)
+            _tell(job, response, server, quiet=quiet, as_json=as_json)
+
+        return made, await for_each(jobs, once_more, hint=_hint)
 
 
 def _hint(error: RunnerError) -> str:

@@ -246,3 +246,10 @@ class AttemptPutOff(AttemptError):
         self.wait_reason = wait_reason
         self.until = until
         super().__init__(wait_reason.name, message, retryable=True, endpoint=endpoint)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error from which the others followed, out of the groups that task groups make of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

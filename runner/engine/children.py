@@ -12,14 +12,13 @@ A child is a job like any other: durable, claimed, watched and recorded by itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from runner.core.errors import (
     AttemptError,
@@ -28,7 +27,6 @@ from runner.core.errors import (
     InvalidDescriptor,
     InvalidRequest,
     JobNotFound,
-    LedgerUnavailable,
     QueueFull,
     RequestIdReused,
 )
@@ -37,6 +35,7 @@ from runner.core.job import Frame, JobSummary
 from runner.core.plan import Instant, JobId
 from runner.engine.again import RETRY_OF
 from runner.engine.family import PARENT, ROOT, child_labels, depth_of
+from runner.engine.patience import patiently
 from runner.engine.submission import Submission, rank
 from runner.ports import ChildEnd, ChildJob, Jobs
 
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from runner.engine.equipment import Equipment
     from runner.engine.runner import Runner
 
-Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
 
 MICROS: Final = 1_000_000
 #: Seconds between two looks at a child's progress, at least; and after so many without an event there is another.
@@ -76,7 +73,7 @@ class Children(Jobs):
     # --------------------------------------------------------------------------------------------- for handlers
 
     async def submit(self, child: ChildJob) -> JobId:
-        parent = await self._patiently(self._with.ledger.job, child.parent)
+        parent = await patiently(self._with.ledger.job, child.parent)
         root = await self._root(parent)
         depth = depth_of(parent) + 1
         limit = self._with.settings.max_job_depth
@@ -86,7 +83,7 @@ class Children(Jobs):
         family, ahead_of = child_labels(parent), rank(root, self._with.settings) - depth
         submit = partial(self._runner.submit_child, _submission(child, parent), family=family, ahead_of=ahead_of)
         try:
-            accepted = await self._patiently(submit)
+            accepted = await patiently(submit)
         except RequestIdReused as error:
             return await self._submitted_before(error, parent)
         except QueueFull as error:
@@ -99,17 +96,17 @@ class Children(Jobs):
 
     async def wait(self, child: JobId, *, parent: JobId, on_progress: Callable[[float], None]) -> ChildEnd:
         try:
-            job = await self._patiently(self._with.ledger.job, parent)
+            job = await patiently(self._with.ledger.job, parent)
             with self._lending(job):
-                await self._patiently(self._follow, child, on_progress)
-            return await self._patiently(self._end, child)
+                await patiently(self._follow, child, on_progress)
+            return await patiently(self._end, child)
         except Draining as error:
             raise self._put_off(error) from error
         except JobNotFound as error:
             raise AttemptError("CHILD_LOST", str(error), retryable=False) from error
 
     async def cancel(self, child: JobId, reason: str) -> None:
-        await self._patiently(self._runner.cancel, child, reason)
+        await patiently(self._runner.cancel, child, reason)
 
     # -------------------------------------------------------------------------------------------- for the engine
 
@@ -136,7 +133,7 @@ class Children(Jobs):
         if parent is None or RETRY_OF in job.labels:
             return
         try:
-            ended = (await self._patiently(self._with.ledger.job, parent)).state.terminal
+            ended = (await patiently(self._with.ledger.job, parent)).state.terminal
         except JobNotFound:
             ended = True
         if ended:
@@ -145,7 +142,7 @@ class Children(Jobs):
     async def end_all(self, parent: JobId) -> None:
         """Cancel the children that are still in this daemon's hands when their parent has ended."""
         for child in tuple(self._held.get(parent, ())):
-            job = await self._patiently(self._with.ledger.job, child)
+            job = await patiently(self._with.ledger.job, child)
             if RETRY_OF not in job.labels:
                 await self.cancel(child, _ended(parent))
 
@@ -156,13 +153,13 @@ class Children(Jobs):
         if root is None:
             return parent
         try:
-            return await self._patiently(self._with.ledger.job, root)
+            return await patiently(self._with.ledger.job, root)
         except JobNotFound:
             return parent
 
     async def _submitted_before(self, reused: RequestIdReused, parent: JobSummary) -> JobId:
         """The child, though what it was submitted with differs in a field that this version does not have."""
-        job = await self._patiently(self._with.ledger.job, reused.job_id)
+        job = await patiently(self._with.ledger.job, reused.job_id)
         if job.labels.get(PARENT) != parent.id:
             raise AttemptError("CHILD_REFUSED", str(reused), retryable=False) from reused
         return job.id
@@ -219,17 +216,6 @@ class Children(Jobs):
     def _put_off(self, error: Exception, seconds: float = 0.0) -> AttemptPutOff:
         until: Instant = self._with.clock.now() + round(seconds * MICROS)
         return AttemptPutOff(WaitReason.RATE_LIMITED, f"the child job waits: {error}", until=until)
-
-    async def _patiently(
-        self, verb: Callable[Arguments, Awaitable[Answer]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Answer:
-        """Call it, waiting for as long as the ledger is away, as the parent's own commits do."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(LedgerUnavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            sleep=anyio.sleep,
-        )
-        return await retrying(verb, *args, **kwargs)
 
 
 def _submission(child: ChildJob, parent: JobSummary) -> Submission:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import anyio
 import anyio.abc
 
-from runner.core.errors import LedgerUnavailable
+from runner.core.errors import LedgerUnavailable, first_cause
 from runner.core.job import Claim, JobSummary, Signal
 from runner.core.plan import Instant, JobId
 from runner.engine.bell import Bell
@@ -186,7 +186,8 @@ class Dispatcher:
                 self.expect(job.queue, due=job.deadline)
         except Exception as error:  # noqa: BLE001  one job that cannot be driven must not take the others with it
             # Its lease runs out and it is tried again; until then nobody else is hurt.
-            self._with.observer.notice("job_dropped", job_id=job_id, error=_cause(error))
+            cause = first_cause(error)
+            self._with.observer.notice("job_dropped", job_id=job_id, error=f"{type(cause).__name__}: {cause}")
         finally:
             # Only its own entry: the job may have been claimed anew while this execution was still stopping.
             if self.executions.get(job_id) is execution:
@@ -206,10 +207,3 @@ class Dispatcher:
             return await self._with.ledger.next_due(now=self._with.clock.now())
         except LedgerUnavailable:
             return None
-
-
-def _cause(error: BaseException) -> str:
-    """What went wrong, out of the groups that task groups make of it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"

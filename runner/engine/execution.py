@@ -7,17 +7,15 @@ attempt begins, before the frame that says so is durable.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 import anyio
 import anyio.abc
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from runner import frames
-from runner.core.errors import AttemptError, LeaseLost, LedgerUnavailable
+from runner.core.errors import AttemptError, LeaseLost
 from runner.core.events import (
     Artifact,
     AttemptStarted,
@@ -53,12 +51,10 @@ from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
 from runner.engine.failing import failing
+from runner.engine.patience import patiently
 from runner.engine.reach import Reach
 from runner.engine.slots import Slots, Standing
 from runner.engine.submission import trace_id_of
-
-Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
 
 MICROS: Final = 1_000_000
 #: Seconds between two commits that only report progress or text: a stream of tokens costs 20 commits a second at most.
@@ -383,7 +379,7 @@ class Execution:
     # ------------------------------------------------------------------------------------------------- outputs
 
     async def _fetch(self, artifact: Artifact) -> bytes:
-        return await self._patiently(
+        return await patiently(
             self._with.ledger.artifact_bytes, self.job_id, artifact.id, offset=0, size=artifact.size_bytes
         )
 
@@ -402,7 +398,7 @@ class Execution:
         for index, chunk in enumerate(pieces):
             frame = frames.encode(chunk)
             whole = index == len(pieces) - 1
-            await self._patiently(
+            await patiently(
                 self._with.ledger.append,
                 Append(
                     job_id=self.job_id,
@@ -450,17 +446,6 @@ class Execution:
         if self._run.state is not None and self._run.state.terminal and chunk[-1].sequence == self._run.sequence:
             return self._run.state
         return JobState.RUNNING if isinstance(chunk[0].event, JobStarted) else None
-
-    async def _patiently(
-        self, verb: Callable[Arguments, Awaitable[Answer]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Answer:
-        """Call the ledger, waiting for as long as it is away: results are held, not lost."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(LedgerUnavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            sleep=anyio.sleep,
-        )
-        return await retrying(verb, *args, **kwargs)
 
     def _ending(self) -> Ending:
         execution_id = self._with.new_id()
