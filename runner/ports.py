@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import msgspec
 
+from runner.core.breaker import BreakerState
 from runner.core.events import Artifact, Failure, JobState, Json, Recorded, Usage
 from runner.core.filters import JobQuery
 from runner.core.job import (
@@ -217,6 +219,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     #: Seconds left for the whole call.
     timeout: float
+    #: The job that it is for: jobs share rates fairly.
+    job_id: JobId = ""
+    #: An earlier attempt failed: it counts against the retry budget.
+    retry: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,6 +247,134 @@ class Orchestrator(Protocol):
 
     async def health(self) -> None:
         """Raises AttemptError: if it does not answer its health check."""
+
+
+class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A circuit breaker, as an operator sees it."""
+
+    endpoint: str
+    #: Empty for the endpoint's own choice; `*` is shared by the models beyond `max_models`.
+    model: str
+    state: BreakerState
+    #: When it entered its state.
+    since: Instant
+    #: Until when it refuses calls; None where it does not, or until it is reset.
+    open_until: Instant | None = None
+    #: Why it opened, a sentence; empty where it is closed.
+    reason: str = ""
+    #: In the window that the next decision rests on.
+    calls: int = 0
+    failed: int = 0
+    slow: int = 0
+    #: Tasks that wait for it.
+    waiting: int = 0
+
+
+class EndpointSource(enum.StrEnum):
+    """How an endpoint came to be known."""
+
+    #: It stands in the settings.
+    CONFIGURED = "configured"
+    #: An address of a configured host name.
+    DNS = "dns"
+    #: It registered itself, and lives as long as its lease.
+    REGISTERED = "registered"
+
+
+class EndpointHealth(enum.StrEnum):
+    """What the probes in the background say."""
+
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint, as an operator sees it."""
+
+    name: str
+    #: Endpoints of one group stand in for each other.
+    group: str
+    url: str
+    #: `altlas`, `openai` or `anthropic`.
+    protocol: str
+    source: EndpointSource
+    health: EndpointHealth
+    #: What the last health check that failed said.
+    health_error: str = ""
+    #: It gets no new calls; those under way finish.
+    draining: bool = False
+    #: Its share of the calls, beside the others of its group.
+    weight: float = 1.0
+    #: 0 to 1: the part of its weight that it has while it is warmed up.
+    warmth: float = 1.0
+    #: Calls under way, and how many may be.
+    calls: int = 0
+    max_calls: int = 0
+    #: Tasks that wait for it.
+    waiting: int = 0
+    #: The models that it is known to serve; empty where that is not known.
+    models: tuple[str, ...] = ()
+    #: When it is forgotten unless it is heard of; None where it is not registered.
+    lease_until: Instant | None = None
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint that announces itself. Protocol, key, limits are those that its group is configured with."""
+
+    name: str
+    group: str
+    url: str
+    weight: float = 1.0
+    models: tuple[str, ...] = ()
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered endpoint's right to be called."""
+
+    #: Proves to `renew` and `deregister` that it is the same one.
+    id: str
+    until: Instant
+    #: Seconds it lasts from each renewal.
+    seconds: float
+
+
+class Fleet(Protocol):
+    """The endpoints of all AI orchestrators and their circuit breakers, for those who watch and steer them.
+
+    What is steered holds for this daemon, until it ends.
+    """
+
+    def endpoints(self) -> list[EndpointView]:
+        """All, by group and name."""
+
+    def breakers(self) -> list[BreakerView]:
+        """All that exist, by endpoint and model. A model's breaker comes to be with its first call."""
+
+    async def changed(self) -> None:
+        """Wait until a breaker's state, or the set, health or draining of endpoints changes."""
+
+    def force(self, endpoint: str, models: Collection[str], state: BreakerState) -> list[BreakerView]:
+        """Set the breakers of some models, or of all that exist, by hand. CLOSED is a reset. Answers them.
+
+        Raises EndpointNotFound.
+        """
+
+    def drain(self, endpoint: str, *, draining: bool) -> EndpointView:
+        """Give it no new calls, or give it calls again. Raises EndpointNotFound."""
+
+    async def register(self, registration: Registration, *, seconds: float | None) -> tuple[EndpointView, Lease]:
+        """Call it from now on, for as long as its lease is renewed. `seconds` None: the setting's.
+
+        Raises RegistrationRefused: if its group takes none, the name is another's, or a limit is reached.
+        Raises InvalidRequest: if the registration is wrong.
+        """
+
+    async def renew(self, endpoint: str, lease_id: str) -> Lease:
+        """A heartbeat. Raises EndpointNotFound: it is not registered, any more perhaps; it should register."""
+
+    async def deregister(self, endpoint: str, lease_id: str) -> None:
+        """Call it no more; calls under way finish. Raises EndpointNotFound."""
 
 
 # ------------------------------------------------------------------------------------------------------ ledger

@@ -27,8 +27,8 @@ The message tells the reader what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from runner.core.events import Usage, WaitReason
 from runner.core.findings import Finding
@@ -85,6 +85,19 @@ class JobNotFound(NotFound):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id, f"there is no job `{brief(job_id)}`; list jobs to see which there are")
+
+
+class EndpointNotFound(NotFound):
+    """No such AI endpoint is known, or its lease has ended."""
+
+    kind = "endpoint"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"there is no endpoint `{brief(name)}`; list endpoints to see which there are")
+
+
+class RegistrationRefused(RunnerError):
+    """An endpoint may not be registered: its group takes none, its name is another's, or there are too many."""
 
 
 class JobNotEnded(RunnerError):
@@ -214,6 +227,16 @@ class InvalidSettings(RunnerError):
         super().__init__("the settings are not valid:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
+class Turn(Protocol):
+    """A place in somebody's queue, for who waits outside of it."""
+
+    def call(self, come: Callable[[], None]) -> None:
+        """Call `come`, on the event loop, at most once, when it is this one's turn."""
+
+    def leave(self) -> None:
+        """Not wanted any more. Harmless after the call."""
+
+
 class AttemptError(RunnerError):
     """An attempt failed. The message goes into events and records: a sentence, no secrets."""
 
@@ -240,11 +263,17 @@ class AttemptError(RunnerError):
 
 
 class AttemptPutOff(AttemptError):
-    """The attempt could not begin its call. The task waits until `until` and no attempt is consumed."""
+    """The attempt could not begin its call. The task waits until `until` and no attempt is consumed.
 
-    def __init__(self, wait_reason: WaitReason, message: str, *, until: Instant, endpoint: str = "") -> None:
+    With a `turn`, it is told if it may come sooner.
+    """
+
+    def __init__(
+        self, wait_reason: WaitReason, message: str, *, until: Instant, endpoint: str = "", turn: Turn | None = None
+    ) -> None:
         self.wait_reason = wait_reason
         self.until = until
+        self.turn = turn
         super().__init__(wait_reason.name, message, retryable=True, endpoint=endpoint)
 
 

@@ -107,6 +107,8 @@ def _prompt(attempt: Attempt, parameters: PromptParameters) -> Prompt:
         parameters={name: value for name, value in attempt.parameters.items() if name not in _OWN},
         traceparent=attempt.traceparent,
         timeout=attempt.remaining(),
+        job_id=attempt.job_id,
+        retry=attempt.failures > 0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from runner.core.secret import Secret
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Amount = Annotated[float, Meta(ge=0)]
 
 
 class Protocol(enum.StrEnum):
@@ -20,6 +22,7 @@ class Protocol(enum.StrEnum):
 
     ALTLAS = "altlas"
     OPENAI = "openai"
+    ANTHROPIC = "anthropic"
 
 
 class EndpointSettings(Struct, frozen=True, kw_only=True):
@@ -32,8 +35,19 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
     url: str
     #: Sent as `Authorization: Bearer …`; empty: nothing is sent.
     api_key: Secret = Secret()
-    #: The model for tasks that name none; empty: the endpoint's own choice (`openai` has none).
+    #: Endpoints of one group stand in for each other: tasks may name it, and each call goes to the one that is best
+    #: off. Empty: the endpoint's own name.
+    group: str = ""
+    #: Its share of its group's calls, beside the weights of the others.
+    weight: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
+    #: The model for tasks that name none; empty: the endpoint's own choice (`openai` and `anthropic` have none).
     model: str = ""
+    #: The models that it serves; empty: it is asked for its catalogue.
+    models: tuple[str, ...] = ()
+    #: Other names for its models: `{"gpt": "gpt-large-2026"}`.
+    aliases: Mapping[str, str] = {}
+    #: What its models are, by model: `{"mini": ["fast", "cheap"]}`. Tasks may name a label instead of a model.
+    labels: Mapping[str, tuple[str, ...]] = {}
     #: Seconds for one whole call; a task's own time bounds it further.
     timeout_seconds: Seconds = 60.0
     #: Seconds of silence within an answer that has begun.
@@ -45,6 +59,33 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
     #: Calls, and so connections, under way at a time; further tasks wait and take no slot meanwhile. Keep it well below
     #: `engine.max_concurrent_tasks`, or an endpoint that hangs holds up every other task.
     max_connections: Count = 32
+    #: Seconds that a call waits for room, or for its turn under a rate, before its task is parked.
+    max_wait_seconds: Amount = 2.0
+    #: Calls a minute; 0: no bound.
+    requests_per_minute: Amount = 0.0
+    #: Tokens a minute, as the endpoint counts them; 0: no bound.
+    tokens_per_minute: Amount = 0.0
+    #: Whether a call that takes longer than most is made a second time, at another endpoint of the group; the first
+    #: answer wins. Costs tokens.
+    hedge: bool = False
+    #: Share of calls that are quicker than the one that is hedged.
+    hedge_quantile: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+    #: Seconds between two health checks in the background; 0: none.
+    health_interval_seconds: Amount = 10.0
+    #: Seconds in which an endpoint that comes back grows to its full share.
+    warm_up_seconds: Amount = 10.0
+    #: Whether each address of the host name is an endpoint of its own.
+    every_address: bool = False
+    #: Seconds after which a host name is resolved anew.
+    dns_refresh_seconds: Seconds = 30.0
+    #: Whether servers may register themselves into the group while the daemon runs (AdminService.RegisterEndpoint).
+    #: They are called with this endpoint's `api_key`: allow it only where whoever reaches the gRPC port may have it.
+    takes_registrations: bool = False
+    #: PEM file of the authorities that are trusted instead of the system's.
+    tls_ca_file: str = ""
+    #: PEM files of the certificate by which we are known, and of its key.
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
     #: Models with a circuit breaker of their own; the calls to any further ones share one.
     max_models: Count = 64
 
@@ -58,11 +99,35 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
             raise ValueError(msg)
 
 
+class RetryBudgetPolicy(Struct, frozen=True, kw_only=True):
+    """How many repetitions an endpoint gets: they must not make an outage worse."""
+
+    #: Repetitions for each first call that was made.
+    share: Annotated[float, Meta(ge=0, le=100)] = 0.2
+    #: Repetitions a second that are always allowed, so that a quiet endpoint gets its retries.
+    per_second: Amount = 1.0
+    #: Seconds over which calls are counted.
+    window_seconds: Seconds = 10.0
+
+
+class LeasePolicy(Struct, frozen=True, kw_only=True):
+    """How long a registered endpoint is known without a heartbeat."""
+
+    #: Seconds, where the endpoint asks for no other time.
+    seconds: Seconds = 30.0
+    #: Seconds that it may ask for at most.
+    max_seconds: Seconds = 3600.0
+    #: Registered endpoints at a time.
+    max_endpoints: Count = 1_000
+
+
 class OrchestratorSettings(Struct, frozen=True, kw_only=True):
     """All AI orchestrators; the first takes the tasks that name none."""
 
     endpoints: tuple[EndpointSettings, ...] = ()
     breaker: BreakerPolicy = BreakerPolicy()
+    retry_budget: RetryBudgetPolicy = RetryBudgetPolicy()
+    leases: LeasePolicy = LeasePolicy()
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]
