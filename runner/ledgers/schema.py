@@ -206,6 +206,30 @@ outbox: Final = sa.Table(
 )
 _index("ix_outbox_due", outbox.c.sink, outbox.c.due_at, outbox.c.id)
 
+#: Tokens used of the budgets of labels, by budget and period. What is spent is written with the events that tell it.
+spent_tokens: Final = sa.Table(
+    "spent_tokens",
+    metadata,
+    sa.Column("budget", sa.Text, primary_key=True),
+    # The day (`2026-11-22`) or month (`2026-11`) in UTC; empty for one that lasts for ever.
+    sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("tokens >= 0", name="spending_is_not_negative"),
+)
+
+#: Tokens that AI calls under way may take from these budgets: gone with the attempt, or when its job is claimed anew.
+reserved_tokens: Final = sa.Table(
+    "reserved_tokens",
+    metadata,
+    _job_id(primary_key=True),
+    sa.Column("task_id", sa.Text, primary_key=True),
+    sa.Column("budget", sa.Text, primary_key=True),
+    sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("tokens >= 0", name="reservations_are_not_negative"),
+)
+_index("ix_reserved_tokens_budget_period", reserved_tokens.c.budget, reserved_tokens.c.period)
+
 runners: Final = sa.Table(
     "runners",
     metadata,
