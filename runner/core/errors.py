@@ -230,6 +230,9 @@ class InvalidSettings(RunnerError):
 class Turn(Protocol):
     """A place in somebody's queue, for who waits outside of it."""
 
+    #: Seconds after its time at which who was not called comes all the same.
+    patience: float
+
     def call(self, come: Callable[[], None]) -> None:
         """Call `come`, on the event loop, at most once, when it is this one's turn."""
 
@@ -265,7 +268,7 @@ class AttemptError(RunnerError):
 class AttemptPutOff(AttemptError):
     """The attempt could not begin its call. The task waits until `until` and no attempt is consumed.
 
-    With a `turn`, it is told if it may come sooner.
+    With a `turn` it comes when it is called, be it sooner, or `turn.patience` seconds after `until`.
     """
 
     def __init__(

@@ -7,7 +7,6 @@ tasks and events.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -50,6 +49,7 @@ from runner.core.lifecycle import IN_HAND, TASK_TRANSITIONS, job_after
 from runner.core.plan import Instant, JobId, Plan, Priority, Sequence, TaskId, TaskPlan
 from runner.core.promises import Promises
 from runner.core.runs import DEADLINE_EXCEEDED, AttemptRun, TaskRun, outcome_of
+from runner.core.wakeups import Wakeups
 
 LOST_TOO_OFTEN = "LOST_TOO_OFTEN"
 #: Events, and bytes of outputs looked at, after which `settle` lets others have their turn.
@@ -94,8 +94,7 @@ class JobRun:
         self._doomed: dict[TaskId, str] = {}
         #: Tasks that were running when their runner was lost.
         self._lost: dict[TaskId, None] = {}
-        #: (due, task) of waiting tasks; stale entries are dropped when they surface.
-        self._wakeups: list[tuple[Instant, TaskId]] = []
+        self._wakeups = Wakeups()
         self._weight = sum(task.weight for task in plan.tasks) or 1.0
         self._done_weight = 0.0
         self.bodies = Bodies(plan, self.tasks, job_id=job_id, inputs=inputs)
@@ -298,7 +297,17 @@ class JobRun:
 
     def _wait(self, task: TaskRun, reason: WaitReason, until: Instant) -> None:
         task.wait_reason, task.waiting_until = reason, until
-        heapq.heappush(self._wakeups, (until, task.plan.id))
+        self._wakeups.add(task, until)
+
+    def put_back(self, task: TaskRun, due: Instant) -> None:
+        """Time alone ends the task's wait then, and not before."""
+        self._wakeups.add(task, due)
+
+    def call(self, task_id: TaskId) -> None:
+        """A waiting task may start now, whatever its time. Harmless for others."""
+        task = self.tasks[task_id]
+        if task.state is TaskState.WAITING:
+            self._make_ready(task)
 
     def _signal(self, task: TaskRun, event: TaskSignalled) -> None:
         task.signal = event
@@ -376,17 +385,11 @@ class JobRun:
         """The tasks that may start now, most urgent first: ready ones, then those whose wait is over."""
         if self.state is not JobState.RUNNING or self.stopping is not None or self.expired(now):
             return
-        self._wake(now)
+        for task in self._wakeups.take(now):
+            self._make_ready(task)
         for level in self._ready.values():
             for task_id in level:
                 yield self.tasks[task_id]
-
-    def _wake(self, now: Instant) -> None:
-        while self._wakeups and self._wakeups[0][0] <= now:
-            until, task_id = heapq.heappop(self._wakeups)
-            task = self.tasks[task_id]
-            if task.state is TaskState.WAITING and task.waiting_until == until:
-                self._make_ready(task)
 
     def next_wakeup(self, *, settled: Instant) -> Instant | None:
         """When the next waiting task is due, or the deadline passes; None if time alone changes nothing.
@@ -396,17 +399,10 @@ class JobRun:
         """
         if self.state is JobState.RUNNING and (self._due or self._untaken or self.promises.waiting):
             return settled
-        while self._wakeups:
-            until, task_id = self._wakeups[0]
-            task = self.tasks[task_id]
-            if task.state is TaskState.WAITING and task.waiting_until == until:
-                break
-            heapq.heappop(self._wakeups)
         # A paused job starts nothing: a task that is due would be a reason to wake for ever.
-        times = [self._wakeups[0][0]] if self._wakeups and self.state is not JobState.PAUSED else []
-        if self.deadline is not None and not self.expired(settled):
-            times.append(self.deadline)
-        return min(times, default=None)
+        due = self._wakeups.next() if self.state is not JobState.PAUSED else None
+        end = self.deadline if not self.expired(settled) else None
+        return min((time for time in (due, end) if time is not None), default=None)
 
     def settle(self, *, now: Instant, max_lost: int, limits: ControlLimits = DEFAULT_LIMITS) -> list[Recorded]:
         """Record what follows by itself: cancelled descendants, steps of control tasks, the job's end.

@@ -72,6 +72,8 @@ class TaskRun(msgspec.Struct):
     reused_from: str = ""
     wait_reason: WaitReason | None = None
     waiting_until: Instant | None = None
+    #: When time alone ends its wait: then, or later where it is to be called.
+    due: Instant | None = None
     #: The answer to it, once somebody gave one.
     signal: TaskSignalled | None = None
     #: 0–1.

@@ -15,7 +15,7 @@ import anyio.abc
 import msgspec
 
 from runner import frames
-from runner.core.errors import AttemptError, LeaseLost
+from runner.core.errors import AttemptError, AttemptPutOff, LeaseLost
 from runner.core.events import (
     Artifact,
     AttemptStarted,
@@ -55,6 +55,7 @@ from runner.engine.patience import patiently
 from runner.engine.reach import Reach
 from runner.engine.slots import Slots, Standing
 from runner.engine.submission import trace_id_of
+from runner.engine.turns import Turns
 
 MICROS: Final = 1_000_000
 #: Seconds between two commits that only report progress or text: a stream of tokens costs 20 commits a second at most.
@@ -90,6 +91,7 @@ class Execution:
         self._has_news = False
         self._reported_at = -REPORT_INTERVAL
         self._standing: Standing
+        self._turns = Turns(self._bell.ring)
         self._scope = anyio.CancelScope()
 
     @property
@@ -149,6 +151,7 @@ class Execution:
             for task in self._starting:
                 self._standing.give_back(task.plan.id)
             self._standing.leave()
+            self._turns.leave_all()
 
     def _load(self) -> None:
         claim = self._claim
@@ -210,6 +213,15 @@ class Execution:
             for event in live.drain():
                 self._record(event)
             self._record(self._outcome(live, result))
+            if isinstance(result, Failed) and isinstance(result.error, AttemptPutOff):
+                self._await_turn(live.task.id, result.error)
+
+    def _await_turn(self, task_id: TaskId, put_off: AttemptPutOff) -> None:
+        """Let it be called, where it has a turn; its time alone ends its wait only a while later."""
+        task = self._run.tasks[task_id]
+        if put_off.turn is not None and task.waiting_until is not None:
+            self._run.put_back(task, task.waiting_until + round(put_off.turn.patience * MICROS))
+            self._turns.wait(task_id, put_off.turn)
 
     def _listen(self) -> None:
         """Answers of people become events, each once."""
@@ -235,6 +247,7 @@ class Execution:
         if self._cancel_reason is not None and self._run.cancelling is None:
             self._record(JobCancelling(self._cancel_reason))
         if self._run.stopping is not None:
+            self._turns.leave_all()
             for live in self._live.values():
                 live.stop(grace=self._grace(live))
 
@@ -273,8 +286,11 @@ class Execution:
         if self._release_at is not None:
             self._standing.leave()
             return
+        for task_id in self._turns.called():
+            self._run.call(task_id)
         self._starting += self._standing.choose(self._run.runnable(self._now()))
         for task in self._starting:
+            self._turns.leave(task.plan.id)
             name, _ = self._with.handler_for(task.plan.kind)
             self._record(AttemptStarted(task.plan.id, len(task.attempts) + 1, name))
 

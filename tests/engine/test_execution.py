@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -384,3 +386,70 @@ async def test_the_first_failure_is_the_job_s_and_all_failed_is_failed() -> None
     assert not only(history, JobPartiallySucceeded)
     assert only(history, JobFailed)[0].error == Failure("FIRST", "first", "b")
     assert len(only(history, TaskFailed)) == 2
+
+
+class Queue:
+    """Somebody's queue: who waits in it, and who is still wanted there."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.waiting: list[Place] = []
+
+    def place(self) -> Place:
+        self.waiting.append(Place(self))
+        return self.waiting[-1]
+
+
+class Place:
+    """A Turn."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self.patience = queue.patience
+        self.come: Callable[[], None] = lambda: None
+
+    def call(self, come: Callable[[], None]) -> None:
+        self.come = come
+
+    def leave(self) -> None:
+        self._queue.waiting.remove(self)
+
+
+async def _park(stage: Stage, queue: Queue, attempt: Attempt) -> Outcome:
+    await anyio.lowlevel.checkpoint()
+    if attempt.number > 1:
+        return Outcome(output=1)
+    until = stage.clock.now() + 100 * SECOND
+    raise AttemptPutOff(WaitReason.BREAKER_OPEN, "open", until=until, endpoint="e", turn=queue.place())
+
+
+async def test_a_parked_task_comes_as_soon_as_it_is_called() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"))
+        await anyio.sleep(7)
+        queue.waiting[0].come()
+        history = await engine.end(job_id)
+    assert times(history, AttemptSucceeded) == [7.0]
+
+
+async def test_a_parked_task_that_nobody_calls_comes_when_its_patience_ends_and_leaves_the_queue() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"))
+    assert times(history, AttemptSucceeded) == [130.0]
+    assert queue.waiting == []
+
+
+async def test_a_cancelled_job_leaves_the_queues_in_which_its_tasks_wait() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"))
+        await anyio.sleep(7)
+        await engine.runner.cancel(job_id, "enough")
+        history = await engine.end(job_id)
+    assert isinstance(history[-1].event, JobCancelled)
+    assert queue.waiting == []
