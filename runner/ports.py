@@ -94,6 +94,16 @@ class Attempt(Protocol):
     async def output(self, text: str) -> None:
         """Stream a piece of text to watchers. Waits while the ledger is behind, so nothing grows without bound."""
 
+    async def reserve_tokens(self, prompt: str, *, answer: int | None = None) -> None:
+        """Take the tokens of a call to an AI model out of the budgets of the job and its labels, before it is made.
+
+        The estimate is a third of the prompt's characters and `answer` tokens (None: `engine.default_answer_tokens`).
+        Reservations of one attempt add up; with its end, the usage that it tells takes their place.
+
+        Raises AttemptError: TOKEN_BUDGET_EXCEEDED, if a budget cannot take the call. It must not be made.
+        Raises AttemptPutOff: if a budget can take it later: when calls under way have ended, or its period has.
+        """
+
 
 class Bulkhead(msgspec.Struct, frozen=True):
     """A bound on the attempts that may be at one place at a time, so that a sick place holds up nobody else."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 
+from runner.core.errors import AttemptError
 from runner.core.job import Signal
 from runner.core.plan import Instant, JobId, Plan, TaskPlan
 
@@ -51,6 +52,10 @@ class FakeAttempt:
         self.reports: list[dict[str, Any]] = []
         #: Every piece of streamed text.
         self.pieces: list[str] = []
+        #: Every call that was announced, as its prompt and the tokens of its answer.
+        self.reserved: list[tuple[str, int | None]] = []
+        #: Set it to refuse the next calls.
+        self.budget_error: AttemptError | None = None
 
     @property
     def text(self) -> str:
@@ -76,3 +81,9 @@ class FakeAttempt:
     async def output(self, text: str) -> None:
         await anyio.lowlevel.checkpoint()
         self.pieces.append(text)
+
+    async def reserve_tokens(self, prompt: str, *, answer: int | None = None) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.reserved.append((prompt, answer))
+        if self.budget_error is not None:
+            raise self.budget_error

@@ -52,12 +52,15 @@ class AskOrchestrator:
     async def run(self, attempt: Attempt) -> Outcome:
         """Ask; the text is streamed as it arrives, where the protocol does that.
 
-        Raises AttemptError: NO_ORCHESTRATOR if none is configured; INVALID_PARAMETERS; else as `Orchestrator.ask`.
+        Raises AttemptError: NO_ORCHESTRATOR if none is configured; INVALID_PARAMETERS; else as `Orchestrator.ask` and
+        `Attempt.reserve_tokens`.
         """
         parameters = read(attempt.parameters, PromptParameters)
         orchestrator = self._chosen(parameters.endpoint)
         telling = _Telling(attempt, parameters.max_tokens)
-        answer = await orchestrator.ask(_prompt(attempt, parameters), telling.text)
+        prompt = _prompt(attempt, parameters)
+        await attempt.reserve_tokens(_sent(prompt), answer=parameters.max_tokens)
+        answer = await orchestrator.ask(prompt, telling.text)
         return _outcome(answer)
 
     def bulkhead(self, task: TaskPlan) -> Bulkhead | None:
@@ -110,6 +113,11 @@ def _prompt(attempt: Attempt, parameters: PromptParameters) -> Prompt:
         job_id=attempt.job_id,
         retry=attempt.failures > 0,
     )
+
+
+def _sent(prompt: Prompt) -> str:
+    """What of a prompt costs tokens."""
+    return "\n".join((prompt.text, *(value for value in prompt.parameters.values() if isinstance(value, str))))
 
 
 def _text(attempt: Attempt, prompt: Any) -> str:

@@ -126,3 +126,13 @@ async def test_without_any_orchestrator_the_setting_is_named() -> None:
     with pytest.raises(AttemptError, match=r"set `orchestrator\.endpoints`") as caught:
         await AskOrchestrator({}).run(FakeAttempt())
     assert (caught.value.reason, caught.value.retryable) == ("NO_ORCHESTRATOR", False)
+
+
+async def test_no_call_is_made_that_a_budget_refuses() -> None:
+    parrot = Parrot()
+    attempt = FakeAttempt({"prompt": "bir iki", "system": "be brief", "max_tokens": 7, "temperature": 0.2})
+    attempt.budget_error = AttemptError("TOKEN_BUDGET_EXCEEDED", "no tokens are left", retryable=False)
+    with pytest.raises(AttemptError, match="TOKEN_BUDGET_EXCEEDED"):
+        await AskOrchestrator({"main": parrot}).run(attempt)
+    assert parrot.asked == []
+    assert attempt.reserved == [("bir iki\nbe brief", 7)]
