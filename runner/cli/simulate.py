@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,11 +20,15 @@ def simulate_orchestrator(
     answer_tokens: Annotated[int, typer.Option("--answer-tokens", help="Length of an answer.")] = 24,
     error_rate: Annotated[float, typer.Option("--error-rate", help="Share of calls that fail, 0 to 1.")] = 0.0,
     rate_limit: Annotated[float, typer.Option("--rate-limit", help="Calls a second; 0: no limit.")] = 0.0,
+    max_concurrent: Annotated[int, typer.Option("--max-concurrent", help="Calls at a time; 0: no limit.")] = 0,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A model that it has; may be repeated. None: any.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Simulate an AI orchestrator.
 
-    Speaks altlas and openai, streamed too, until Ctrl-C.
+    Speaks altlas, openai and anthropic, streamed too, until Ctrl-C.
     Its behaviour can be changed while it runs, over HTTP: GET, PUT or PATCH /control.
     """
     behaviour = {
@@ -33,11 +37,13 @@ def simulate_orchestrator(
         "answer_tokens": answer_tokens,
         "error_rate": error_rate,
         "rate_limit_per_second": rate_limit,
+        "max_concurrent_calls": max_concurrent,
+        "models": models or [],
     }
     options.run(_simulate(port, seed, behaviour, as_json=as_json))
 
 
-async def _simulate(port: int, seed: int, behaviour: dict[str, float], *, as_json: bool) -> None:
+async def _simulate(port: int, seed: int, behaviour: dict[str, Any], *, as_json: bool) -> None:
     import asyncio
 
     import msgspec
@@ -64,7 +70,7 @@ def _tell(url: str, *, as_json: bool) -> None:
         output.json_line({"url": url, "control": f"{url}/control"})
         return
     output.line(url)
-    output.notice("a simulated orchestrator: protocols altlas and openai, nothing it says is real")
+    output.notice("a simulated orchestrator: protocols altlas, openai and anthropic, nothing it says is real")
     output.notice(f"  use it      alt-runner serve --orchestrator {url}")
     output.notice(f"  break it    curl -X PATCH {url}/control -d '" + '{"error_rate": 0.5, "latency_ms": 800}' + "'")
     output.notice(f"  count it    curl {url}/control/calls")

@@ -1,19 +1,22 @@
-"""A simulated AI orchestrator: a real HTTP server that speaks `altlas` and `openai`, for demos, tests and load.
+"""A simulated AI orchestrator: a real HTTP server that speaks all our protocols, for demos, tests and load.
 
 Deterministic: an answer depends on the seed and the prompt alone. Everything it says tells that it is simulated: the
 text, the model's name, and the header `X-Simulated`. How it behaves is set from outside while it runs:
 
     GET PUT PATCH /control        the Behaviour, as JSON; PUT sets what is not named to its default, PATCH leaves it
-    GET DELETE    /control/calls  how often it was called, in all and by Idempotency-Key (`?key=` for one of them)
+    GET DELETE    /control/calls  how often it was called, in all, by second, and by Idempotency-Key (`?key=`: one)
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 import anyio
@@ -21,11 +24,14 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from runner.orchestrators.simulated_protocols import SPEECHES, Asked, Said, Speech, model_list
 from runner.orchestrators.simulation import Behaviour, CallLog, KeyCalls, RateLimit, chance, tokens
 
 _GARBAGE: Final = b"\x00\xff\xfe<html>garbage {[\x80"
 _HEADERS: Final = {"X-Simulated": "true"}
 _STEP: Final = b" and so on" * 512
+
+_SHOWN: Final = ("calls", "answered", "under_way", "most_under_way", "forgotten_keys", "by_key")
 
 _T = TypeVar("_T")
 
@@ -44,40 +50,39 @@ class SimulatorSettings(Struct, frozen=True, kw_only=True):
     max_request_bytes: Annotated[int, Meta(ge=1)] = 32 * 1024 * 1024
 
 
-class _Question(Struct):
-    prompt: str
-    request_id: str = ""
-    parameters: dict[str, Any] = {}
-
-
-class _Message(Struct):
-    role: str
-    content: str
-
-
-class _StreamOptions(Struct):
-    include_usage: bool = False
-
-
-class _Completion(Struct):
-    messages: Annotated[list[_Message], Meta(min_length=1)]
-    model: str
-    stream: bool = False
-    stream_options: _StreamOptions | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-
-
 class Simulator:
-    """A running simulated orchestrator."""
+    """A simulated orchestrator; it runs within `serving`."""
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(self, settings: SimulatorSettings, ssl_context: ssl.SSLContext | None = None) -> None:
         self.settings = settings
         self.behaviour = settings.behaviour
         self.calls = CallLog(settings.max_keys)
-        #: `http://host:port`, once it listens.
-        self.url = ""
+        self._ssl_context = ssl_context
         self._rate = RateLimit()
         self._changed = anyio.Event()
+        self._began = time.monotonic()
+        self._port = settings.port
+        self._site: web.TCPSite | None = None
+        self._runner = web.AppRunner(
+            self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Raises OSError: if the address cannot be listened on."""
+        await self._runner.setup()
+        try:
+            await self.come_back()
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`, once it listens."""
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        return f"{'https' if self._ssl_context else 'http'}://{host}:{self._port}"
 
     def behave(self, behaviour: Behaviour) -> None:
         """Change its behaviour; calls that hang look again."""
@@ -85,15 +90,38 @@ class Simulator:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def application(self) -> web.Application:
+    async def go_down(self) -> None:
+        """Refuse connections, and cut those there are, as if the process had died. Nothing happens if it is down."""
+        if self._site is None:
+            return
+        await self._site.stop()
+        self._site = None
+        for connection in self._server().connections:
+            _reset(connection.transport)
+
+    async def come_back(self) -> None:
+        """Listen again, at the same address.
+
+        Raises OSError: if the address cannot be listened on.
+        """
+        if self._site is None:
+            self._site = web.TCPSite(self._runner, self.settings.host, self._port, ssl_context=self._ssl_context)
+            await self._site.start()
+            self._port = self._runner.addresses[0][1]
+
+    def _server(self) -> web.Server:
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - serve_simulated has set it up
+        return server
+
+    def _application(self) -> web.Application:
         application = web.Application(client_max_size=self.settings.max_request_bytes)
         application.add_routes(
             [
-                web.post("/api/v1/generate", self._generate),
-                web.get("/api/v1/models", self._altlas_models),
+                *(web.post(speech.path, partial(self._answer, speech)) for speech in SPEECHES),
                 web.get("/health", self._health),
-                web.post("/v1/chat/completions", self._complete),
-                web.get("/v1/models", self._openai_models),
+                web.get("/api/v1/models", self._altlas_models),
+                web.get("/v1/models", self._models),
                 web.get("/control", self._show_behaviour),
                 web.put("/control", self._set_behaviour),
                 web.patch("/control", self._set_behaviour),
@@ -103,81 +131,74 @@ class Simulator:
         )
         return application
 
-    # ------------------------------------------------------------------------------------------------- altlas
+    # ------------------------------------------------------------------------------------------------ answers
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
-        began = time.monotonic()
-        question = _decoded(await request.read(), _Question)
-        counted = self.calls.arrived(request.headers.get("Idempotency-Key", question.request_id))
-        if (trouble := await self._trouble(request)) is not None:
-            return trouble
+    async def _answer(self, speech: Speech, request: web.Request) -> web.StreamResponse:
+        asked = _decoded(await request.read(), speech.asked)
+        key = request.headers.get("Idempotency-Key", asked.key)
+        began = self._now()
+        with self.calls.call(key, began) as counted:
+            if (trouble := await self._trouble(request, speech, asked)) is not None:
+                return trouble
+            said = self._said(asked, began)
+            return await (self._stream if asked.stream else self._whole)(request, speech, said, counted)
+
+    async def _whole(self, request: web.Request, speech: Speech, said: Said, counted: KeyCalls) -> web.StreamResponse:
         if self.behaviour.reset:
             return _cut(request)
         if self.behaviour.endless:
-            return await _endless(request, b'{"text": "', _STEP)
-        pieces = tokens(self.settings.seed, question.prompt, self._length(question.parameters.get("max_tokens")))
-        await self._take_time(len(pieces))
-        return self._answered(
-            counted,
-            {
-                "text": "".join(pieces),
-                "model_used": _model(question.parameters.get("model")),
-                "tokens_used": _count(question.prompt) + len(pieces),
-                "processing_time_ms": round((time.monotonic() - began) * 1000, 3),
-            },
-        )
+            return await _endless(request, speech.endless, _STEP)
+        await self._take_time(len(said.pieces))
+        taken = round((self._now() - said.began) * 1000, 3)
+        self.calls.succeeded(counted, self._now())
+        return _json(speech.whole(msgspec.structs.replace(said, milliseconds=taken)))
 
-    async def _altlas_models(self, _: web.Request) -> web.Response:
-        return _json({"models": [_model(None)]})
-
-    async def _health(self, _: web.Request) -> web.Response:
-        return _json({"status": "ok", "simulated": True})
-
-    # ------------------------------------------------------------------------------------------------- openai
-
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        completion = _decoded(await request.read(), _Completion)
-        counted = self.calls.arrived(request.headers.get("Idempotency-Key", ""))
-        if (trouble := await self._trouble(request)) is not None:
-            return trouble
-        prompt = completion.messages[-1].content
-        pieces = tokens(self.settings.seed, prompt, self._length(completion.max_tokens))
-        cut_short = completion.max_tokens is not None and completion.max_tokens < self.behaviour.answer_tokens
-        said = _Said(pieces, _model(completion.model), _count(prompt), "length" if cut_short else "stop")
-        if completion.stream:
-            return await self._stream(request, completion, said, counted)
-        if self.behaviour.reset:
-            return _cut(request)
-        if self.behaviour.endless:
-            return await _endless(request, b'{"choices": [{"message": {"content": "', _STEP)
-        await self._take_time(len(pieces))
-        message = {"role": "assistant", "content": "".join(pieces)}
-        choice = {"index": 0, "message": message, "finish_reason": said.finish_reason}
-        return self._answered(counted, said.envelope("chat.completion", [choice], usage=True))
-
-    async def _stream(
-        self, request: web.Request, completion: _Completion, said: _Said, counted: KeyCalls
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, speech: Speech, said: Said, counted: KeyCalls) -> web.StreamResponse:
         response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
+        await response.write(speech.opening(said))
         for place, piece in enumerate(said.pieces):
             await self._take_time(1)
             if self.behaviour.reset and place >= len(said.pieces) // 2:
                 return _cut(request)
-            await response.write(said.chunk({"content": piece}))
+            await response.write(speech.piece(said, piece))
         while self.behaviour.endless:
-            await response.write(said.chunk({"content": _STEP.decode()}))
-        await response.write(said.chunk({}, said.finish_reason))
-        if completion.stream_options is not None and completion.stream_options.include_usage:
-            await response.write(_event(said.envelope("chat.completion.chunk", [], usage=True)))
-        await response.write(b"data: [DONE]\n\n")
+            await response.write(speech.piece(said, _STEP.decode()))
+        await response.write(speech.closing(said))
         await response.write_eof()
-        self.calls.succeeded(counted)
+        self.calls.succeeded(counted, self._now())
         return response
 
-    async def _openai_models(self, _: web.Request) -> web.Response:
-        model = {"id": _model(None), "object": "model", "created": 0, "owned_by": "simulated"}
-        return _json({"object": "list", "data": [model]})
+    def _said(self, asked: Asked, began: float) -> Said:
+        length = self.behaviour.answer_tokens
+        kept = length if asked.max_tokens is None else min(length, asked.max_tokens)
+        return Said(
+            asked=asked,
+            pieces=tokens(self.settings.seed, asked.prompt, kept, in_json=asked.in_json),
+            model=_simulated(asked.model or self._names()[0]),
+            began=began,
+            created=int(time.time()),
+            cut_short=kept < length,
+        )
+
+    # ------------------------------------------------------------------------------------- health and models
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return self._ill(request) or _json({"status": "ok", "simulated": True})
+
+    async def _altlas_models(self, request: web.Request) -> web.Response:
+        return self._ill(request) or _json({"models": self._names()})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return self._ill(request) or _json(model_list(self._names()))
+
+    def _names(self) -> tuple[str, ...]:
+        return self.behaviour.models or ("simulated-default",)
+
+    def _ill(self, request: web.Request) -> web.Response | None:
+        if not self._knows(request):
+            return _json({"error": "simulated refusal of the key"}, 401)
+        return _json({"error": "simulated illness"}, 503) if self.behaviour.sick else None
 
     # ------------------------------------------------------------------------------------------------ control
 
@@ -185,7 +206,7 @@ class Simulator:
         return _json(self.behaviour)
 
     async def _set_behaviour(self, request: web.Request) -> web.Response:
-        given = _decoded(await request.read(), dict[str, Any])
+        given = _decoded(await request.read(), msgspec.json.Decoder(dict[str, Any]).decode)
         before = msgspec.to_builtins(self.behaviour) if request.method == "PATCH" else {}
         try:
             self.behave(msgspec.convert({**before, **given}, Behaviour))
@@ -196,8 +217,8 @@ class Simulator:
     async def _show_calls(self, request: web.Request) -> web.Response:
         if (key := request.query.get("key")) is not None:
             return _json(self.calls.by_key.get(key, KeyCalls()))
-        shown = {name: getattr(self.calls, name) for name in ("calls", "answered", "forgotten_keys", "by_key")}
-        return _json(shown)
+        shown = {name: getattr(self.calls, name) for name in _SHOWN}
+        return _json({**shown, "by_second": list(self.calls.by_second)})
 
     async def _forget_calls(self, _: web.Request) -> web.Response:
         self.calls.clear()
@@ -205,67 +226,55 @@ class Simulator:
 
     # ---------------------------------------------------------------------------------------------- behaviour
 
-    async def _trouble(self, request: web.Request) -> web.StreamResponse | None:
+    async def _trouble(self, request: web.Request, speech: Speech, asked: Asked) -> web.StreamResponse | None:
         """What happens to a call instead of an answer, if anything."""
         number = self.calls.calls
-        if not self._rate.admits(anyio.current_time(), self.behaviour.rate_limit_per_second):
-            return self._refusal(request, 429, "simulated rate limit")
-        await anyio.sleep(self.behaviour.latency_ms / 1000)
+        if (refusal := self._refused(request, speech, asked)) is not None:
+            return refusal
+        await anyio.sleep(self._latency(number) / 1000)
         while self.behaviour.hang:
             await self._changed.wait()
         if chance(self.settings.seed, number) < self.behaviour.error_rate:
-            return self._refusal(request, self.behaviour.error_status, "simulated failure")
+            return self._refusal(speech, self.behaviour.error_status, "simulated failure")
         if self.behaviour.garbage:
             return web.Response(body=_GARBAGE, headers={**_HEADERS, "Content-Type": "application/json"})
         return None
 
-    def _refusal(self, request: web.Request, status: int, message: str) -> web.Response:
+    def _refused(self, request: web.Request, speech: Speech, asked: Asked) -> web.Response | None:
+        """What is said at once to a call that is not taken."""
+        now = self.behaviour
+        if not self._knows(request):
+            return _json(speech.refusal("simulated refusal of the key"), 401)
+        if now.max_concurrent_calls and self.calls.under_way > now.max_concurrent_calls:
+            return self._refusal(speech, now.overload_status, "simulated overload")
+        if not self._rate.admits(anyio.current_time(), now.rate_limit_per_second):
+            return self._refusal(speech, 429, "simulated rate limit")
+        if now.models and asked.model and asked.model not in now.models:
+            return self._refusal(speech, 404, "simulated: there is no such model")
+        return None
+
+    def _knows(self, request: web.Request) -> bool:
+        key = self.behaviour.api_key
+        told = {request.headers.get("x-api-key"), request.headers.get("Authorization", "").removeprefix("Bearer ")}
+        return not key or key in told
+
+    def _refusal(self, speech: Speech, status: int, message: str) -> web.Response:
         headers = dict(_HEADERS)
         if self.behaviour.retry_after_seconds is not None:
             headers["Retry-After"] = f"{self.behaviour.retry_after_seconds:g}"
-        openai = request.path.startswith("/v1/")
-        return _json({"error": {"message": message, "type": "simulated"} if openai else message}, status, headers)
+        return _json(speech.refusal(message), status, headers)
 
-    def _answered(self, counted: KeyCalls, body: object) -> web.Response:
-        self.calls.succeeded(counted)
-        return _json(body)
-
-    def _length(self, asked: object) -> int:
-        length = self.behaviour.answer_tokens
-        return min(length, asked) if isinstance(asked, int) and asked > 0 else length
+    def _latency(self, number: int) -> float:
+        """Milliseconds before the answer to a call begins."""
+        jitter = chance(self.settings.seed, number, "jitter") * self.behaviour.jitter_ms
+        return (self.behaviour.latency_ms + jitter) * self.behaviour.slow_factor
 
     async def _take_time(self, count: int) -> None:
         if self.behaviour.tokens_per_second:
-            await anyio.sleep(count / self.behaviour.tokens_per_second)
+            await anyio.sleep(count / self.behaviour.tokens_per_second * self.behaviour.slow_factor)
 
-
-class _Said(Struct, frozen=True):
-    """An answer in the shapes of `openai`."""
-
-    pieces: list[str]
-    model: str
-    prompt_tokens: int
-    finish_reason: str
-
-    def envelope(self, kind: str, choices: list[dict[str, Any]], *, usage: bool = False) -> dict[str, Any]:
-        made: dict[str, Any] = {"id": "simulated", "object": kind, "created": int(time.time()), "model": self.model}
-        if usage:
-            completion = len(self.pieces)
-            total = self.prompt_tokens + completion
-            made["usage"] = {
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": completion,
-                "total_tokens": total,
-            }
-        return {**made, "choices": choices}
-
-    def chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return _event(self.envelope("chat.completion.chunk", [choice]))
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+    def _now(self) -> float:
+        return time.monotonic() - self._began
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -273,9 +282,9 @@ def _json(value: object, status: int = 200, headers: dict[str, str] | None = Non
     return web.Response(body=body, status=status, headers=headers or _HEADERS, content_type="application/json")
 
 
-def _decoded(body: bytes, kind: type[_T]) -> _T:
+def _decoded(body: bytes, decode: Callable[[bytes], _T]) -> _T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body)
     except (ValueError, RecursionError) as error:
         raise _refused(f"the request is wrong: {error}") from error
 
@@ -285,22 +294,21 @@ def _refused(message: str) -> web.HTTPBadRequest:
     return web.HTTPBadRequest(text=text, content_type="application/json", headers=_HEADERS)
 
 
-def _model(asked: object) -> str:
-    name = asked if isinstance(asked, str) and asked else "default"
+def _simulated(name: str) -> str:
     return name if name.startswith("simulated-") else f"simulated-{name}"
-
-
-def _count(prompt: str) -> int:
-    return len(prompt.split())
 
 
 def _cut(request: web.Request) -> web.Response:
     """Reset the connection under a call."""
-    if (transport := request.transport) is not None:
+    _reset(request.transport)
+    return web.Response()
+
+
+def _reset(transport: asyncio.BaseTransport | None) -> None:
+    if isinstance(transport, asyncio.Transport):
         # Lingering for no time at all makes close() a reset, as from a machine that died.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-    return web.Response()
 
 
 async def _endless(request: web.Request, start: bytes, step: bytes) -> web.StreamResponse:
@@ -313,23 +321,16 @@ async def _endless(request: web.Request, start: bytes, step: bytes) -> web.Strea
 
 
 @asynccontextmanager
-async def serve_simulated(settings: SimulatorSettings | None = None) -> AsyncIterator[Simulator]:
-    """Serve inside the context.
+async def serve_simulated(
+    settings: SimulatorSettings | None = None, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[Simulator]:
+    """Serve inside the context; with an `ssl_context` over TLS.
 
     Raises OSError: if the address cannot be listened on. Calls under way at the end are cut.
     """
-    simulator = Simulator(settings or SimulatorSettings())
-    runner = web.AppRunner(simulator.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, simulator.settings.host, simulator.settings.port)
-        await site.start()
-        host = f"[{simulator.settings.host}]" if ":" in simulator.settings.host else simulator.settings.host
-        simulator.url = f"http://{host}:{runner.addresses[0][1]}"
+    simulator = Simulator(settings or SimulatorSettings(), ssl_context)
+    async with simulator.serving():
         yield simulator
-    finally:
-        with anyio.CancelScope(shield=True):
-            await runner.cleanup()
 
 
 async def run(settings: SimulatorSettings, ready: Callable[[str], Awaitable[None]]) -> None:
