@@ -122,7 +122,7 @@ def artifact_message(artifact: core.Artifact) -> job_pb2.Artifact:
     )
 
 
-def _usage_message(usage: core.Usage) -> job_pb2.Usage:
+def usage_message(usage: core.Usage) -> job_pb2.Usage:
     return job_pb2.Usage(
         calls=usage.calls,
         prompt_tokens=usage.prompt_tokens,
@@ -159,10 +159,23 @@ def _usage(message: Any) -> core.Usage | None:
     return core.Usage(usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
 
 
+def _fallback(message: event_pb2.AttemptSucceeded) -> core.FallbackUsed | None:
+    if not message.HasField("fallback"):
+        return None
+    used = message.fallback
+    return core.FallbackUsed(
+        kind=core.FallbackKind(used.kind),
+        position=used.position,
+        instead_of=used.instead_of,
+        failure=_failure(used.failure),
+        age_seconds=used.age_seconds,
+    )
+
+
 #: How a field of an event goes into its message, where plain assignment will not do.
 _TO_MESSAGE: Final[dict[type, Callable[[Any], Any]]] = {
     core.Failure: failure_message,
-    core.Usage: _usage_message,
+    core.Usage: usage_message,
 }
 
 
@@ -198,7 +211,15 @@ def _fill_succeeded(part: event_pb2.AttemptSucceeded, event: core.AttemptSucceed
     part.endpoint, part.model = event.endpoint, event.model
     part.variables_json = event.variables
     if event.usage is not None:
-        part.usage.CopyFrom(_usage_message(event.usage))
+        part.usage.CopyFrom(usage_message(event.usage))
+    if event.fallback is not None:
+        _fill_fallback(part.fallback, event.fallback)
+
+
+def _fill_fallback(part: event_pb2.Fallback, used: core.FallbackUsed) -> None:
+    part.kind = event_pb2.FallbackKind.ValueType(used.kind)
+    part.position, part.instead_of, part.age_seconds = used.position, used.instead_of, used.age_seconds
+    part.failure.CopyFrom(failure_message(used.failure))
 
 
 def _fill_reused(part: event_pb2.TaskReused, event: core.TaskReused) -> None:
@@ -242,7 +263,7 @@ _ENCODERS: Final[dict[type[core.Event], tuple[str, Callable[[Any, Any], None]]]]
     core.AttemptFailed: ("attempt_failed", _fill_retry),
     core.AttemptParked: ("attempt_parked", _fill_parked),
     core.TaskFailed: ("task_failed", _fill_task_failed),
-    core.TaskTimedOut: ("task_timed_out", _filler("task_id", "attempt", "failure", "endpoint", "model")),
+    core.TaskTimedOut: ("task_timed_out", _fill_task_failed),
     core.TaskCancelled: ("task_cancelled", _filler("task_id", "attempt", "reason")),
     core.TaskSkipped: ("task_skipped", _filler("task_id", "reason")),
     core.TaskReused: ("task_reused", _fill_reused),
@@ -289,6 +310,7 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         endpoint=m.endpoint,
         model=m.model,
         variables=m.variables_json,
+        fallback=_fallback(m),
     ),
     "attempt_failed": lambda m: core.AttemptFailed(
         m.task_id,
@@ -316,7 +338,12 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         usage=_usage(m),
     ),
     "task_timed_out": lambda m: core.TaskTimedOut(
-        m.task_id, attempt=m.attempt, failure=_failure(m.failure), endpoint=m.endpoint, model=m.model
+        m.task_id,
+        attempt=m.attempt,
+        failure=_failure(m.failure),
+        endpoint=m.endpoint,
+        model=m.model,
+        usage=_usage(m),
     ),
     "task_cancelled": lambda m: core.TaskCancelled(m.task_id, attempt=m.attempt, reason=m.reason),
     "task_skipped": lambda m: core.TaskSkipped(m.task_id, m.reason),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from runner.core.breaker import BreakerState
-from runner.core.events import Artifact, Failure, JobState, Json, Recorded, Usage
+from runner.core.events import Artifact, Failure, FallbackUsed, JobState, Json, Recorded, Usage
 from runner.core.filters import JobQuery
 from runner.core.job import (
     Append,
@@ -50,6 +50,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     #: Where an AI call went, and which model answered.
     endpoint: str = ""
     model: str = ""
+    #: What stood in for the first choice.
+    fallback: FallbackUsed | None = None
 
 
 class Attempt(Protocol):
@@ -62,6 +64,8 @@ class Attempt(Protocol):
     number: int
     #: Attempts before this one that failed; those that were lost or put off are none.
     failures: int
+    #: Attempts that may follow this one, should it fail and another may help.
+    retries_left: int
     #: The task's parameters with every reference resolved, secrets included.
     parameters: dict[str, Any]
     #: `<job>/<task>`: the same for every attempt, so that the other side can tell a repetition.
@@ -93,6 +97,9 @@ class Attempt(Protocol):
 
     async def output(self, text: str) -> None:
         """Stream a piece of text to watchers. Waits while the ledger is behind, so nothing grows without bound."""
+
+    def redacted(self, value: Json) -> Json:
+        """A JSON value as it may be stored: every secret that the attempt or the daemon knows is taken out."""
 
     async def reserve_tokens(self, prompt: str, *, answer: int | None = None) -> None:
         """Take the tokens of a call to an AI model out of the budgets of the job and its labels, before it is made.
@@ -222,7 +229,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     task_type: str
     mode: Mode = Mode.NORMAL
     persona: str | None = None
-    #: None for the endpoint's default.
+    #: The endpoint or group that the task names; empty: any that serves the model.
+    endpoint: str = ""
+    #: A model's name, its alias, or a label that models have; None for the endpoint's default.
     model: str | None = None
     #: Everything else of the task's parameters: temperature, max_tokens, system, …
     parameters: Mapping[str, Any] = {}

@@ -26,6 +26,7 @@ class FakeAttempt:
         kind: str = "ai_prompt",
         number: int = 1,
         failures: int = 0,
+        retries_left: int = 0,
         timeout: float = 10.0,
         plan: Plan | None = None,
         traceparent: str = "",
@@ -40,6 +41,7 @@ class FakeAttempt:
         )
         self.number = number
         self.failures = failures
+        self.retries_left = retries_left
         self.idempotency_key = f"{self.job_id}/{self.task.id}"
         self.traceparent = traceparent
         self.signal = signal
@@ -77,6 +79,9 @@ class FakeAttempt:
 
     async def stop_requested(self) -> None:
         await self.stopping.wait()
+
+    def redacted(self, value: Any) -> Any:
+        return value
 
     async def output(self, text: str) -> None:
         await anyio.lowlevel.checkpoint()

@@ -22,6 +22,8 @@ from runner.core.events import (
     ControlSucceeded,
     Event,
     Failure,
+    FallbackKind,
+    FallbackUsed,
     JobAccepted,
     JobCancelled,
     JobCancelling,
@@ -96,6 +98,15 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         endpoint=texts,
         model=texts,
         variables=st.binary(max_size=20),
+        fallback=st.none()
+        | st.builds(
+            FallbackUsed,
+            kind=st.sampled_from(FallbackKind),
+            position=numbers,
+            instead_of=texts,
+            failure=failures,
+            age_seconds=st.floats(0, 1e9),
+        ),
     ),
     AttemptFailed: st.builds(
         AttemptFailed,

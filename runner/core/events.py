@@ -86,6 +86,31 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+class FallbackKind(enum.IntEnum):
+    """What stood in for an AI task's first choice; the numbers are those of the wire."""
+
+    #: Another endpoint, or another model.
+    ENDPOINT = 1
+    #: An earlier answer to the same request.
+    CACHED = 2
+    #: A value that the descriptor gives.
+    VALUE = 3
+
+
+class FallbackUsed(msgspec.Struct, frozen=True, kw_only=True):
+    """What stood in for an AI task's first choice, and why. Where it went stands beside it."""
+
+    kind: FallbackKind
+    #: Its place in the task's list, from 1.
+    position: int
+    #: The endpoint that it stood in for, or empty.
+    instead_of: str = ""
+    #: Why the first choice did not serve.
+    failure: Failure
+    #: Seconds since a cached answer was given.
+    age_seconds: float = 0.0
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes a task left behind; the bytes themselves are the ledger's."""
 
@@ -215,6 +240,8 @@ class AttemptSucceeded(TaskEvent, frozen=True, kw_only=True):
     model: str = ""
     #: The variables that it sets, as a JSON object, or empty.
     variables: bytes = b""
+    #: Of an AI task, where it was not its first choice that answered.
+    fallback: FallbackUsed | None = None
 
 
 class AttemptFailed(TaskEvent, frozen=True, kw_only=True):
@@ -255,6 +282,7 @@ class TaskTimedOut(TaskEvent, frozen=True, kw_only=True):
     failure: Failure
     endpoint: str = ""
     model: str = ""
+    usage: Usage | None = None
 
 
 class TaskCancelled(TaskEvent, frozen=True, kw_only=True):

@@ -15,7 +15,16 @@ import msgspec
 
 from runner.core import references
 from runner.core.errors import AttemptError, AttemptPutOff
-from runner.core.events import AttemptOutput, AttemptProgressed, Event, Usage, WaitReason
+from runner.core.events import (
+    AttemptOutput,
+    AttemptProgressed,
+    Event,
+    Failure,
+    FallbackUsed,
+    Json,
+    Usage,
+    WaitReason,
+)
 from runner.core.job import Signal
 from runner.core.plan import Instant, JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
@@ -71,6 +80,7 @@ class LiveAttempt(Attempt):
         task: TaskPlan,
         number: int,
         failures: int,
+        retries_left: int,
         timeout: float,
         ends_with_job: bool,
         signal: Signal | None,
@@ -85,6 +95,7 @@ class LiveAttempt(Attempt):
         self.task = task
         self.number = number
         self.failures = failures
+        self.retries_left = retries_left
         self.parameters: dict[str, Any] = {}
         self.idempotency_key = f"{job_id}/{task.id}"
         self.traceparent = ""
@@ -137,6 +148,9 @@ class LiveAttempt(Attempt):
 
     async def stop_requested(self) -> None:
         await self._stopping.wait()
+
+    def redacted(self, value: Json) -> Json:
+        return self._redaction.value(value)
 
     # What the engine calls.
 
@@ -219,6 +233,7 @@ class LiveAttempt(Attempt):
             usage=_checked(outcome.usage),
             endpoint=self._told(outcome.endpoint),
             model=self._told(outcome.model),
+            fallback=self._clean_fallback(outcome.fallback),
         )
         return Succeeded(clean, output)
 
@@ -231,6 +246,12 @@ class LiveAttempt(Attempt):
             self._told(left.mime_type),
             ArtifactType(left.artifact_type).value,
         )
+
+    def _clean_fallback(self, used: FallbackUsed | None) -> FallbackUsed | None:
+        if used is None:
+            return None
+        failure = Failure(self._told(used.failure.reason), self._told(used.failure.message))
+        return msgspec.structs.replace(used, instead_of=self._told(used.instead_of), failure=failure)
 
     def _broke(self, error: BaseException) -> Failed:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

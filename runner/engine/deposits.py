@@ -79,6 +79,7 @@ def deposit(
         usage=result.outcome.usage,
         endpoint=result.outcome.endpoint,
         model=result.outcome.model,
+        fallback=result.outcome.fallback,
         variables=variables,
     )
     return event, stored

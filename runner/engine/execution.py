@@ -50,7 +50,7 @@ from runner.engine.bell import Bell
 from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
-from runner.engine.failing import failing
+from runner.engine.failing import failing, retries_of
 from runner.engine.patience import patiently
 from runner.engine.reach import Reach
 from runner.engine.slots import Slots, Standing
@@ -324,6 +324,7 @@ class Execution:
             task=task.plan,
             number=len(task.attempts),
             failures=task.failures,
+            retries_left=max(0, retries_of(task.plan, self._with.settings) - task.failures),
             timeout=max(0.0, min(limit, left)),
             ends_with_job=left < limit,
             signal=_signal(task.signal),

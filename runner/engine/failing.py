@@ -7,11 +7,12 @@ from typing import Final
 from runner.core.errors import AttemptPutOff
 from runner.core.events import AttemptFailed, AttemptParked, Event, Failure, TaskFailed, TaskTimedOut
 from runner.core.interpreter import JobRun
-from runner.core.plan import Instant
+from runner.core.plan import Instant, TaskPlan
 from runner.core.retry import retry_at
 from runner.core.runs import DEADLINE_EXCEEDED
 from runner.engine.attempt import Failed, LiveAttempt
 from runner.engine.equipment import Equipment
+from runner.engine.settings import EngineSettings
 
 #: Microseconds that a parked task waits at least.
 SHORTEST_PARK: Final = 100_000
@@ -33,7 +34,14 @@ def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment
     timed_out = error.reason == "TIMED_OUT"
     if live.overdue or (timed_out and run.expired(now)):
         late = Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran")
-        return TaskTimedOut(task_id, attempt=number, failure=late, endpoint=error.endpoint, model=error.model)
+        return TaskTimedOut(
+            task_id,
+            attempt=number,
+            failure=late,
+            endpoint=error.endpoint,
+            model=error.model,
+            usage=error.usage,
+        )
     failure = Failure(error.reason, result.message)
     due = _next_try(live, result, run, equipment, now)
     if due is not None:
@@ -47,7 +55,14 @@ def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment
             usage=error.usage,
         )
     if timed_out:
-        return TaskTimedOut(task_id, attempt=number, failure=failure, endpoint=error.endpoint, model=error.model)
+        return TaskTimedOut(
+            task_id,
+            attempt=number,
+            failure=failure,
+            endpoint=error.endpoint,
+            model=error.model,
+            usage=error.usage,
+        )
     return TaskFailed(
         task_id,
         attempt=number,
@@ -58,14 +73,18 @@ def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment
     )
 
 
+def retries_of(task: TaskPlan, settings: EngineSettings) -> int:
+    """Attempts after the first."""
+    return settings.default_retries if task.retries is None else task.retries
+
+
 def _next_try(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment, now: Instant) -> Instant | None:
     if not result.error.retryable:
         return None
-    retries = equipment.settings.default_retries if live.task.retries is None else live.task.retries
     return retry_at(
         equipment.retry,
         failures=run.tasks[live.task.id].failures + 1,
-        retries=retries,
+        retries=retries_of(live.task, equipment.settings),
         now=now,
         chance=equipment.chance(),
         every=live.task.retry_seconds,

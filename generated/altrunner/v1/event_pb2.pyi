@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FallbackKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_KIND_UNSPECIFIED: _FallbackKind.ValueType  # 0
+    """Not set."""
+    FALLBACK_KIND_ENDPOINT: _FallbackKind.ValueType  # 1
+    """Another endpoint, or another model."""
+    FALLBACK_KIND_CACHED: _FallbackKind.ValueType  # 2
+    """An earlier answer to the same request."""
+    FALLBACK_KIND_VALUE: _FallbackKind.ValueType  # 3
+    """A value that the descriptor gives."""
+
+class FallbackKind(_FallbackKind, metaclass=_FallbackKindEnumTypeWrapper):
+    """What stands in for an AI task's first choice."""
+
+FALLBACK_KIND_UNSPECIFIED: FallbackKind.ValueType  # 0
+"""Not set."""
+FALLBACK_KIND_ENDPOINT: FallbackKind.ValueType  # 1
+"""Another endpoint, or another model."""
+FALLBACK_KIND_CACHED: FallbackKind.ValueType  # 2
+"""An earlier answer to the same request."""
+FALLBACK_KIND_VALUE: FallbackKind.ValueType  # 3
+"""A value that the descriptor gives."""
+Global___FallbackKind: _TypeAlias = FallbackKind  # noqa: Y015
 
 @_typing.final
 class JobEvent(_message.Message):
@@ -568,6 +597,7 @@ class AttemptSucceeded(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     VARIABLES_JSON_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     attempt: _builtins.int
@@ -590,6 +620,10 @@ class AttemptSucceeded(_message.Message):
     def usage(self) -> _job_pb2.Usage:
         """What calls to AI models consumed."""
 
+    @_builtins.property
+    def fallback(self) -> Global___Fallback:
+        """What stood in for an AI task's first choice; absent where that answered itself."""
+
     def __init__(
         self,
         *,
@@ -602,14 +636,55 @@ class AttemptSucceeded(_message.Message):
         endpoint: _builtins.str = ...,
         model: _builtins.str = ...,
         variables_json: _builtins.bytes = ...,
+        fallback: Global___Fallback | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "endpoint", b"endpoint", "model", b"model", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id", "usage", b"usage", "variables_json", b"variables_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "endpoint", b"endpoint", "fallback", b"fallback", "model", b"model", "output_artifact_id", b"output_artifact_id", "output_json", b"output_json", "task_id", b"task_id", "usage", b"usage", "variables_json", b"variables_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptSucceeded: _TypeAlias = AttemptSucceeded  # noqa: Y015
+
+@_typing.final
+class Fallback(_message.Message):
+    """What stood in for an AI task's first choice, and why. Where it went stands beside it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    INSTEAD_OF_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    kind: Global___FallbackKind.ValueType
+    """What it is."""
+    position: _builtins.int
+    """Its place in the task's list, from 1."""
+    instead_of: _builtins.str
+    """The endpoint that it stood in for, or empty."""
+    age_seconds: _builtins.float
+    """Seconds since a cached answer was given."""
+    @_builtins.property
+    def failure(self) -> _job_pb2.Failure:
+        """Why the first choice did not serve."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___FallbackKind.ValueType = ...,
+        position: _builtins.int = ...,
+        instead_of: _builtins.str = ...,
+        failure: _job_pb2.Failure | None = ...,
+        age_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "failure", b"failure", "instead_of", b"instead_of", "kind", b"kind", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
 
 @_typing.final
 class BodyStarted(_message.Message):
@@ -834,6 +909,7 @@ class TaskTimedOut(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     attempt: _builtins.int
@@ -846,6 +922,10 @@ class TaskTimedOut(_message.Message):
     def failure(self) -> _job_pb2.Failure:
         """Whose time ran out: the task's (TIMED_OUT) or the job's (DEADLINE_EXCEEDED)."""
 
+    @_builtins.property
+    def usage(self) -> _job_pb2.Usage:
+        """What the attempt consumed all the same."""
+
     def __init__(
         self,
         *,
@@ -854,10 +934,11 @@ class TaskTimedOut(_message.Message):
         failure: _job_pb2.Failure | None = ...,
         endpoint: _builtins.str = ...,
         model: _builtins.str = ...,
+        usage: _job_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "endpoint", b"endpoint", "failure", b"failure", "model", b"model", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "endpoint", b"endpoint", "failure", b"failure", "model", b"model", "task_id", b"task_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
