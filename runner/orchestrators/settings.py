@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct
 
 from runner.core.breaker import BreakerPolicy
+from runner.core.retry_budget import RetryBudgetPolicy
 from runner.core.secret import Secret
 
 Count = Annotated[int, Meta(ge=1)]
@@ -97,17 +98,6 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             msg = f"`url` of orchestrator `{self.name}` must be like http://host:port, it is `{parts.geturl()}`"
             raise ValueError(msg)
-
-
-class RetryBudgetPolicy(Struct, frozen=True, kw_only=True):
-    """How many repetitions an endpoint gets: they must not make an outage worse."""
-
-    #: Repetitions for each first call that was made.
-    share: Annotated[float, Meta(ge=0, le=100)] = 0.2
-    #: Repetitions a second that are always allowed, so that a quiet endpoint gets its retries.
-    per_second: Amount = 1.0
-    #: Seconds over which calls are counted.
-    window_seconds: Seconds = 10.0
 
 
 class LeasePolicy(Struct, frozen=True, kw_only=True):
