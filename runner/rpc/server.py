@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import functools
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
 import msgspec
+from altrunner.v1 import admin_service_pb2 as admin_messages
 from altrunner.v1 import job_service_pb2 as messages
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from runner.core.errors import RunnerError
 from runner.engine.runner import Runner
-from runner.ports import Clock, Observer
+from runner.ports import Clock, Fleet, Observer
 from runner.rpc import calls
+from runner.rpc.admin import AdminServicer
 from runner.rpc.service import JobServicer
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
 SERVICE: Final = messages.DESCRIPTOR.services_by_name["JobService"].full_name
+ADMIN_SERVICE: Final = admin_messages.DESCRIPTOR.services_by_name["AdminService"].full_name
 #: v1 has the same messages as v1alpha under another name; grpcio-reflection ships the older name only.
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
+#: Where the words of a method's name meet.
+_SMALL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,46 +63,58 @@ class Server:
     """A listening server."""
 
     def __init__(
-        self, server: grpc.aio.Server, address: str, port: int, health_servicer: health.aio.HealthServicer
+        self,
+        server: grpc.aio.Server,
+        address: str,
+        port: int,
+        health_servicer: health.aio.HealthServicer,
+        admin: AdminServicer | None,
     ) -> None:
         self._server = server
         self._health = health_servicer
+        self._admin = admin
         #: What clients call it: `host:port`, or `unix:PATH`.
         self.address = address
         self.port = port
 
     async def set_serving(self, *, serving: bool) -> None:
-        """What `grpc.health.v1` answers, overall and for the JobService."""
+        """What `grpc.health.v1` answers, overall and for each service."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
+        for service in ("", *_services(self._admin)):
             await self._health.set(service, status)
 
     async def stop(self, *, grace: float) -> None:
-        """Refuse new calls; give those under way `grace` seconds."""
+        """Refuse new calls; give those under way `grace` seconds. Watchers of the fleet are sent away at once."""
+        if self._admin is not None:
+            self._admin.close()
         await self._server.stop(grace)
 
 
 @asynccontextmanager
 async def listening(
-    runner: Runner, options: ServerOptions, *, clock: Clock, observer: Observer
+    runner: Runner, options: ServerOptions, *, clock: Clock, observer: Observer, fleet: Fleet | None = None
 ) -> AsyncIterator[Server]:
-    """A server that listens inside the context; NOT_SERVING until told otherwise.
+    """A server that listens inside the context; NOT_SERVING until told otherwise. Without a fleet, no AdminService.
 
     Raises PortTaken: if it cannot.
     """
     server = grpc.aio.server(options=_channel_options(options))
     servicer = JobServicer(runner, clock, heartbeat=options.heartbeat_seconds)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _methods(servicer, observer)),))
+    services = [grpc.method_handlers_generic_handler(SERVICE, _methods(servicer, observer))]
+    admin = None if fleet is None else AdminServicer(fleet, clock, heartbeat=options.heartbeat_seconds)
+    if admin is not None:
+        services.append(grpc.method_handlers_generic_handler(ADMIN_SERVICE, admin_methods(admin, observer)))
+    server.add_generic_rpc_handlers(tuple(services))
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if options.reflection:
-        _add_reflection(server)
+        _add_reflection(server, _services(admin))
     address = f"unix:{options.socket}" if options.socket else f"{options.host}:{options.port}"
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise PortTaken(address, "the address is taken or not ours") from error
-    listener = Server(server, address if options.socket else f"{options.host}:{port}", port, health_servicer)
+    listener = Server(server, address if options.socket else f"{options.host}:{port}", port, health_servicer, admin)
     await listener.set_serving(serving=False)
     await server.start()
     try:
@@ -102,21 +123,28 @@ async def listening(
         await server.stop(0)
 
 
-def _methods(servicer: JobServicer, observer: Observer) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    def unary(method: Any, request: type, response: type) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_unary_rpc_method_handler(
-            calls.unary(method, observer),
-            request_deserializer=request.FromString,  # type: ignore[attr-defined]  # every message has it
-            response_serializer=response.SerializeToString,  # type: ignore[attr-defined]
-        )
+def _services(admin: AdminServicer | None) -> Sequence[str]:
+    return (SERVICE,) if admin is None else (SERVICE, ADMIN_SERVICE)
 
-    def stream(method: Any, request: type, serialize: Callable[[Any], bytes]) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_stream_rpc_method_handler(
-            calls.stream(method, observer),
-            request_deserializer=request.FromString,  # type: ignore[attr-defined]
-            response_serializer=serialize,
-        )
 
+def _unary(method: Any, request: type, response: type, observer: Observer) -> Handler:
+    return grpc.unary_unary_rpc_method_handler(
+        calls.unary(method, observer),
+        request_deserializer=request.FromString,  # type: ignore[attr-defined]  # every message has it
+        response_serializer=response.SerializeToString,  # type: ignore[attr-defined]
+    )
+
+
+def _stream(method: Any, request: type, serialize: Callable[[Any], bytes], observer: Observer) -> Handler:
+    return grpc.unary_stream_rpc_method_handler(
+        calls.stream(method, observer),
+        request_deserializer=request.FromString,  # type: ignore[attr-defined]
+        response_serializer=serialize,
+    )
+
+
+def _methods(servicer: JobServicer, observer: Observer) -> dict[str, Handler]:
+    unary, stream = functools.partial(_unary, observer=observer), functools.partial(_stream, observer=observer)
     return {
         "SubmitJob": unary(servicer.submit_job, messages.SubmitJobRequest, messages.SubmitJobResponse),
         "BatchSubmitJobs": unary(
@@ -143,8 +171,21 @@ def _methods(servicer: JobServicer, observer: Observer) -> dict[str, grpc.RpcMet
     }
 
 
-def _add_reflection(server: grpc.aio.Server) -> None:
-    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
+def admin_methods(servicer: AdminServicer, observer: Observer) -> dict[str, Handler]:
+    """Each method of the service, by the names that the contract gives it and its messages."""
+    handlers = {}
+    for method in admin_messages.DESCRIPTOR.services_by_name["AdminService"].methods:
+        ours = getattr(servicer, _SMALL.sub("_", method.name).lower())
+        request, response = (getattr(admin_messages, each.name) for each in (method.input_type, method.output_type))
+        if method.server_streaming:
+            handlers[method.name] = _stream(ours, request, response.SerializeToString, observer)
+        else:
+            handlers[method.name] = _unary(ours, request, response, observer)
+    return handlers
+
+
+def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
     servicer = reflection.aio.ReflectionServicer(names)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     method = grpc.stream_stream_rpc_method_handler(

@@ -31,6 +31,8 @@ CODES: Final[tuple[tuple[type[errors.RunnerError], grpc.StatusCode, str], ...]] 
     (errors.JobNotFound, grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND"),
     (errors.RecordNotFound, grpc.StatusCode.NOT_FOUND, "RECORD_NOT_FOUND"),
     (errors.ArtifactNotFound, grpc.StatusCode.NOT_FOUND, "ARTIFACT_NOT_FOUND"),
+    (errors.EndpointNotFound, grpc.StatusCode.NOT_FOUND, "ENDPOINT_NOT_FOUND"),
+    (errors.RegistrationRefused, grpc.StatusCode.FAILED_PRECONDITION, "REGISTRATION_REFUSED"),
     (errors.JobNotEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED"),
     (errors.JobHasEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_HAS_ENDED"),
     (errors.AlreadyAnswered, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_ANSWERED"),

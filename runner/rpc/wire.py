@@ -18,6 +18,7 @@ from runner.core.interpreter import JobRun
 from runner.core.job import Change, JobSummary
 from runner.core.plan import Instant, Priority
 from runner.core.runs import TaskRun
+from runner.core.usage import usage_of
 from runner.engine.runner import Accepted
 from runner.engine.settings import DEFAULT_QUEUE
 from runner.engine.submission import Submission
@@ -122,6 +123,8 @@ def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
             skipped=counts[TaskState.SKIPPED],
         )
     )
+    if (used := usage_of(run)) is not None:
+        message.usage.CopyFrom(frames.usage_message(used))
     room, room_of_all = MAX_BYTES, MAX_VIEW_BYTES
     for task in run.bodies.in_order():
         shown = _task(task, with_output=len(task.output) <= room)

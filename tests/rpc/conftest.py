@@ -31,7 +31,7 @@ from runner.handlers.approval import Approval
 from runner.ledgers.holder import Holder
 from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.sql import SqlLedger
-from runner.ports import Attempt, FileLeft, Outcome, Quiet
+from runner.ports import Attempt, FileLeft, Fleet, Outcome, Quiet
 from runner.rpc.server import Server, ServerOptions, listening
 
 
@@ -106,6 +106,7 @@ def start(tmp_path: Path) -> Start:
         limits: DescriptorLimits | None = None,
         undefined: bool = True,
         ahead: int = 0,
+        fleet: Fleet | None = None,
         **queues: QueueSettings,
     ) -> AsyncIterator[Daemon]:
         observer, clock, stage = Quiet(), WallClock(ahead), Stage()
@@ -142,7 +143,7 @@ def start(tmp_path: Path) -> Start:
             )
             async with anyio.create_task_group() as loops:
                 loops.start_soon(runner.run)
-                async with listening(runner, options, clock=clock, observer=observer) as server:
+                async with listening(runner, options, clock=clock, observer=observer, fleet=fleet) as server:
                     target = f"127.0.0.1:{server.port}"
                     async with grpc.aio.insecure_channel(target) as channel:
                         stub = job_service_pb2_grpc.JobServiceStub(channel)

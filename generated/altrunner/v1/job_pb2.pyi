@@ -533,6 +533,8 @@ class Job(_message.Message):
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
     TASKS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Given by the daemon; sorts by time of acceptance (a UUIDv7)."""
     alt_id: _builtins.str
@@ -561,6 +563,8 @@ class Job(_message.Message):
     """True from PauseJob until ResumeJob. The state follows as soon as the job's runner has heard of it."""
     tasks_left_out: _builtins.int
     """View FULL: tasks that are not among `tasks`, as a response stays below 4 MiB. The events, and the record, have all."""
+    token_budget: _builtins.int
+    """View FULL only: how many tokens they may consume together; 0 where nothing bounds them."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The submitter's labels."""
@@ -597,6 +601,10 @@ class Job(_message.Message):
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """View FULL only: every task, in the descriptor's order."""
 
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """View FULL only: what its calls to AI models have consumed so far, as they told."""
+
     def __init__(
         self,
         *,
@@ -623,10 +631,12 @@ class Job(_message.Message):
         task_count: _builtins.int = ...,
         pause_requested: _builtins.bool = ...,
         tasks_left_out: _builtins.int = ...,
+        usage: Global___Usage | None = ...,
+        token_budget: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "not_before", b"not_before", "start_time", b"start_time", "task_counts", b"task_counts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "not_before", b"not_before", "start_time", b"start_time", "task_counts", b"task_counts", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_id", b"alt_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "deadline", b"deadline", "descriptor_sha256", b"descriptor_sha256", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "labels", b"labels", "last_sequence", b"last_sequence", "not_before", b"not_before", "pause_requested", b"pause_requested", "priority", b"priority", "progress", b"progress", "queue", b"queue", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "task_count", b"task_count", "task_counts", b"task_counts", "tasks", b"tasks", "tasks_left_out", b"tasks_left_out", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_id", b"alt_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "deadline", b"deadline", "descriptor_sha256", b"descriptor_sha256", "end_time", b"end_time", "error", b"error", "job_id", b"job_id", "labels", b"labels", "last_sequence", b"last_sequence", "not_before", b"not_before", "pause_requested", b"pause_requested", "priority", b"priority", "progress", b"progress", "queue", b"queue", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "task_count", b"task_count", "task_counts", b"task_counts", "tasks", b"tasks", "tasks_left_out", b"tasks_left_out", "title", b"title", "token_budget", b"token_budget", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -86,6 +86,7 @@ class SubmitJobRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     INPUTS_JSON_FIELD_NUMBER: _builtins.int
     FAIL_FAST_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
     descriptor: _builtins.bytes
     """The `.alt`: JSON, YAML, TOML or MessagePack."""
     content_type: _builtins.str
@@ -106,6 +107,11 @@ class SubmitJobRequest(_message.Message):
     """Values for `${inputs.NAME}`: a JSON object."""
     fail_fast: _builtins.bool
     """Cancel everything as soon as one task has failed for good. Overrides the descriptor when set."""
+    token_budget: _builtins.int
+    """Tokens that all calls of the job to AI models may consume together: a call that might take more is not made, and its
+    task fails with TOKEN_BUDGET_EXCEEDED. 0: what the descriptor says (`metadata.token_budget`), else what the daemon's
+    settings do. Not negative.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For filters, panels and metrics. At most 32; keys at most 63 characters, values at most 255."""
@@ -132,10 +138,11 @@ class SubmitJobRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         inputs_json: _builtins.bytes = ...,
         fail_fast: _builtins.bool | None = ...,
+        token_budget: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "deadline", b"deadline", "descriptor", b"descriptor", "fail_fast", b"fail_fast", "not_before", b"not_before", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "content_type", b"content_type", "deadline", b"deadline", "descriptor", b"descriptor", "fail_fast", b"fail_fast", "inputs_json", b"inputs_json", "labels", b"labels", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast", "content_type", b"content_type", "deadline", b"deadline", "descriptor", b"descriptor", "fail_fast", b"fail_fast", "inputs_json", b"inputs_json", "labels", b"labels", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "source", b"source", "token_budget", b"token_budget", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fail_fast: _TypeAlias = _typing.Literal["fail_fast"]  # noqa: Y015
     _WhichOneofArgType__fail_fast: _TypeAlias = _typing.Literal["_fail_fast", b"_fail_fast"]  # noqa: Y015
