@@ -130,7 +130,9 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     TaskFailed: st.builds(
         TaskFailed, texts, attempt=counts, failure=failures, endpoint=texts, model=texts, usage=usages
     ),
-    TaskTimedOut: st.builds(TaskTimedOut, texts, attempt=counts, failure=failures, endpoint=texts, model=texts),
+    TaskTimedOut: st.builds(
+        TaskTimedOut, texts, attempt=counts, failure=failures, endpoint=texts, model=texts, usage=usages
+    ),
     TaskCancelled: st.builds(TaskCancelled, texts, attempt=counts, reason=texts),
     TaskSkipped: st.builds(TaskSkipped, texts, texts),
     TaskReused: st.builds(

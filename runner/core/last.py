@@ -31,6 +31,7 @@ from runner.core.record import (
     tokens_of,
 )
 from runner.core.runs import AttemptRun, TaskRun
+from runner.core.usage import usage_by
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -106,6 +107,7 @@ def compose(
         priority=summary.priority.name.lower(),
         tags=plan.tags,
         usage=_sum(result.usage for result in results.values()),
+        usage_by=tuple(usage_by(attempt for task in tasks for attempt in task.attempts)),
         metadata=_metadata(summary, plan, run),
         task_results=results,
         artifacts=tuple(_artifact_record(summary.id, artifact) for task in tasks for artifact in task.artifacts),

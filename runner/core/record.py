@@ -107,6 +107,19 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model at one endpoint consumed, over all attempts, failed ones among them."""
+
+    #: Empty where an attempt did not tell.
+    endpoint: str = ""
+    model: str = ""
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    #: May exceed the sum where an endpoint tells only the total.
+    total_tokens: int = 0
+
+
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that a task left behind; the ledger holds them."""
 
@@ -177,6 +190,8 @@ class LastRecord(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     #: Summed over all attempts of all tasks.
     usage: Usage | None = None
+    #: The same by endpoint and model, the dearest first.
+    usage_by: tuple[UsageRecord, ...] = ()
     #: The descriptor's own under `alt_<key>`; `cancelled` and `error` where they apply; the job's queue and labels.
     metadata: dict[str, Any] = {}
     #: In the plan's order; then those of bodies, as they came into being, by the ids of instances: `each[3]/fetch`.
@@ -273,6 +288,6 @@ def duration_text(milliseconds: int) -> str:
     return f"{hours} h {minutes % 60} min"
 
 
-def tokens_of(usage: Usage) -> int:
+def tokens_of(usage: Usage | UsageRecord) -> int:
     """All tokens, whether or not the endpoint told a total."""
     return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)

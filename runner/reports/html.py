@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from runner.core.record import ArtifactRecord, LastRecord, TaskRecord, duration_text, tokens_of
+from runner.core.record import ArtifactRecord, LastRecord, TaskRecord, UsageRecord, duration_text, tokens_of
 from runner.reports.cards import cards, pretty
 from runner.reports.markup import Markup, join, percent, stylesheet, tag
 from runner.reports.picture import fitting, inline, is_drawn_whole
@@ -64,6 +64,7 @@ def html(record: LastRecord, settings: PageSettings | None = None) -> str:
         _graph_section(record, anchors, settings),
         _rounds_section(tree, anchors, settings),
         _tasks_section(record, tree, len(detailed), anchors, settings),
+        _usage_section(record.usage_by),
         _artifacts_section(record.artifacts),
         _footer(record),
     )
@@ -210,6 +211,26 @@ def _partial_note(shown: int, count: int, setting: str) -> str | None:
         return None
     chosen = "first those that did not complete, then the longest"
     return f"{shown:,} of {counted(count, 'task')}: {chosen} (setting {setting})"
+
+
+def _usage_section(usage: Sequence[UsageRecord]) -> Markup | None:
+    if not usage:
+        return None
+    head = tag("tr", *(tag("th", name) for name in ("endpoint", "model", "calls", "prompt", "completion", "tokens")))
+    rows = [
+        tag(
+            "tr",
+            tag("td", each.endpoint or _DASH, class_="id"),
+            tag("td", each.model or _DASH, class_="id"),
+            *(
+                tag("td", f"{count:,}", class_="number")
+                for count in (each.calls, each.prompt_tokens, each.completion_tokens, tokens_of(each))
+            ),
+        )
+        for each in usage
+    ]
+    note = "attempts that failed among them"
+    return _section("AI usage", note, tag("div", tag("table", head, *rows), class_="scroll"))
 
 
 def _artifacts_section(artifacts: Sequence[ArtifactRecord]) -> Markup | None:

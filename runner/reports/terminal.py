@@ -30,7 +30,7 @@ from runner.reports.standing import (
     took,
 )
 from runner.reports.timeline import Span, span_of
-from runner.reports.wording import of_answer, of_metadata, reused_from, short
+from runner.reports.wording import of_answer, of_metadata, place_of, reused_from, short
 
 #: Narrower consoles do without bars.
 _WIDE: Final = 72
@@ -44,6 +44,8 @@ _FAILURES: Final = 20
 #: Answered approvals that are told of there, and tasks of one earlier job that are named.
 _ANSWERS: Final = 20
 _REUSED: Final = 10
+#: Endpoints and models whose usage is told one by one.
+_MODELS: Final = 10
 #: Characters of the value of a loop's variable.
 _VALUE: Final = 24
 #: How an error begins that only repeats another task's.
@@ -118,7 +120,7 @@ def _panel(record: LastRecord) -> RenderableType:
     lines = [Text(harmless(record.summary))] if record.summary else []
     lines += [legend] if counts else []
     return Panel(
-        Group(*lines, _facts(record)),
+        Group(*lines, _facts(record), *_usage(record)),
         title=Text.assemble((words, f"bold {standing.colour}"), "  ", (one_line(record.title), "bold")),
         title_align="left",
         border_style=standing.colour,
@@ -136,6 +138,22 @@ def _facts(record: LastRecord) -> Text:
     ]
     ids = [("job", record.job_id), ("execution", record.execution_id)]
     return Text("\n").join((_told(facts), _told(ids)))
+
+
+def _usage(record: LastRecord) -> list[Text]:
+    """A line for each endpoint and model, where there are several."""
+    if len(record.usage_by) <= 1:
+        return []
+    lines = [
+        Text.assemble(
+            ("AI ", "dim"),
+            f"{one_line(place_of(each))}  ",
+            f"{counted(each.calls, 'call')}, {counted(tokens_of(each), 'token')}",
+        )
+        for each in record.usage_by[:_MODELS]
+    ]
+    left = len(record.usage_by) - _MODELS
+    return [*lines, Text(f"… and {counted(left, 'more model')}", style="dim")] if left > 0 else lines
 
 
 def _told(facts: list[tuple[str, str]]) -> Text:

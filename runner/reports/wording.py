@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.plan import Branch, Call, Condition, Control, Definition, ForEach, ForRange, Operator, Value, While
-from runner.core.record import TaskRecord
+from runner.core.record import TaskRecord, UsageRecord
 
 _SIGNS: Final = {
     Operator.EQ: "=",
@@ -86,6 +86,11 @@ def of_answer(task: TaskRecord) -> str:
 def reused_from(task: TaskRecord) -> str:
     """The earlier job in which it ran; empty for a task that ran in this one."""
     return str(task.metadata.get("reused_from") or "")
+
+
+def place_of(usage: UsageRecord) -> str:
+    """Where calls went, and which model answered: `main · small`."""
+    return " · ".join(name for name in (usage.endpoint, usage.model) if name) or "no endpoint told"
 
 
 def short(value: Any, characters: int = 60) -> str:

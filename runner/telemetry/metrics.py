@@ -20,7 +20,7 @@ from prometheus_client.exposition import choose_encoder
 
 from runner import __version__
 from runner.core.breaker import BreakerState
-from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState
+from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState, Usage
 from runner.core.job import JobSummary
 from runner.core.plan import Instant
 from runner.telemetry.masking import Masking
@@ -82,6 +82,8 @@ class Metrics:
         label = partial(Label, settings.max_label_values, masking or Masking())
         self._queue, self._handler = label(), label()
         self._endpoint, self._model, self._notice = label(), label(), label()
+        #: The values of each label of jobs by which usage is counted.
+        self._values: Final = {key: label() for key in settings.usage_labels}
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         build = Info("alt_runner_build", "Version of the daemon and of Python.", registry=self.registry)
@@ -143,10 +145,23 @@ class Metrics:
                 registry=registry,
             )
         )
+        self._calls = Counter("alt_runner_model_calls", "Calls to AI models.", ["endpoint", "model"], registry=registry)
         self._tokens = Counter(
             "alt_runner_model_tokens",
-            "Tokens that AI models counted, by kind: prompt or completion.",
+            "Tokens that AI models counted, by kind: prompt, completion, or unknown where only their sum was told.",
             ["endpoint", "model", "kind"],
+            registry=registry,
+        )
+        self._label_calls = Counter(
+            "alt_runner_label_calls",
+            "Calls to AI models for jobs with a label of metrics.usage_labels.",
+            ["label", "value"],
+            registry=registry,
+        )
+        self._label_tokens = Counter(
+            "alt_runner_label_tokens",
+            "Tokens of those calls, by kind.",
+            ["label", "value", "kind"],
             registry=registry,
         )
         self._breaker = Gauge(
@@ -230,9 +245,27 @@ class Metrics:
         self._attempts[handler, stretch.outcome].inc()
         self._attempt_seconds[handler, stretch.outcome].observe(_seconds(stretch.began, stretch.ended))
         if stretch.usage is not None:
-            labels = (self._endpoint(stretch.endpoint), self._model(stretch.model))
-            self._tokens.labels(*labels, "prompt").inc(stretch.usage.prompt_tokens)
-            self._tokens.labels(*labels, "completion").inc(stretch.usage.completion_tokens)
+            self._used(stretch.usage, stretch)
+
+    def _used(self, usage: Usage, stretch: AttemptStretch) -> None:
+        """Count what an attempt consumed, whatever became of it."""
+        model = (self._endpoint(stretch.endpoint), self._model(stretch.model))
+        labels = stretch.run.job.labels
+        owners = [(key, self._values[key](labels[key])) for key in self._values if key in labels]
+        self._calls.labels(*model).inc(usage.calls)
+        for owner in owners:
+            self._label_calls.labels(*owner).inc(usage.calls)
+        known = usage.prompt_tokens + usage.completion_tokens
+        kinds = {
+            "prompt": usage.prompt_tokens,
+            "completion": usage.completion_tokens,
+            "unknown": max(0, usage.total_tokens - known),
+        }
+        for kind, tokens in kinds.items():
+            if tokens or kind != "unknown":
+                self._tokens.labels(*model, kind).inc(tokens)
+                for owner in owners:
+                    self._label_tokens.labels(*owner, kind).inc(tokens)
 
     def breaker(self, endpoint: str, model: str, state: str) -> None:
         labels = (self._endpoint(endpoint), self._model(model))

@@ -47,6 +47,8 @@ class MetricsSettings(Struct, frozen=True, kw_only=True):
 
     #: Distinct values of one label (queue, handler, endpoint, model); later ones are counted as `other`.
     max_label_values: Annotated[int, Meta(ge=1)] = 50
+    #: Labels of jobs by whose values AI calls and tokens are counted: `["team"]`.
+    usage_labels: tuple[str, ...] = ()
     #: Seconds between two measurements of the event loop's lag and of the queues' depths.
     sample_seconds: Annotated[float, Meta(gt=0)] = 1.0
 

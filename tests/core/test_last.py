@@ -40,6 +40,7 @@ from runner.core.record import (
     LastRecord,
     RecordStatus,
     ResultStatus,
+    UsageRecord,
     Verdict,
     parse,
     verify,
@@ -151,6 +152,10 @@ def test_a_task_that_succeeded_at_the_third_try_tells_all_its_attempts() -> None
     assert (ask.status, ask.output, ask.error) == (ResultStatus.COMPLETED, {"text": "ok"}, None)
     assert (ask.start_time, ask.end_time, ask.duration_ms) == (at(1), at(6), 5_000)
     assert ask.usage == record.usage == Usage(2, 10, 5, 15)
+    assert record.usage_by == (
+        UsageRecord(endpoint="ai-2", model="m", calls=1, prompt_tokens=10, completion_tokens=5, total_tokens=15),
+        UsageRecord(endpoint="ai-1", calls=1),
+    )
     assert ask.metadata == {"alt_confidence": 0.9}
 
 

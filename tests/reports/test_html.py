@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.last import seal
-from runner.core.record import LastRecord, parse
+from runner.core.record import LastRecord, UsageRecord, parse
 from runner.reports.html import PageSettings, html
 from runner.reports.markup import join, tag
 from runner.reports.sketch import critical_path
@@ -195,3 +195,12 @@ def _checksum_of(record: LastRecord) -> str:
 )
 def test_markup_escapes_all_but_markup(element: str, text: str) -> None:
     assert element == text
+
+
+def test_usage_has_a_table_by_endpoint_and_model(digest: LastRecord) -> None:
+    row = UsageRecord(endpoint="main", model="m<1>", calls=3, prompt_tokens=900, completion_tokens=335)
+    page = html(msgspec.structs.replace(digest, usage_by=(row,)))
+    assert "AI usage" in page
+    assert "m&lt;1&gt;" in page
+    assert "1,235" in page
+    assert "AI usage" not in html(msgspec.structs.replace(digest, usage_by=()))

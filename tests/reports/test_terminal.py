@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from runner.core.record import LastRecord
+from runner.core.record import LastRecord, UsageRecord
 from runner.reports.terminal import show
 
 
@@ -73,3 +73,11 @@ def test_a_file_gets_no_colours_without_being_told(digest: LastRecord, tmp_path:
         show(digest, Console(file=file))
         file.seek(0)
         assert "\x1b" not in file.read()
+
+
+def test_usage_is_told_by_endpoint_and_model_where_there_are_several(digest: LastRecord) -> None:
+    assert "AI main" not in shown(digest)
+    rows = tuple(UsageRecord(endpoint="main", model=f"m{n}", calls=n, total_tokens=1000 * n) for n in range(12, 0, -1))
+    text = shown(msgspec.structs.replace(digest, usage_by=rows))
+    assert "AI main · m12  12 calls, 12,000 tokens" in text
+    assert "and 2 more models" in text

@@ -12,11 +12,24 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runner import __version__
 from runner.core.errors import LedgerUnavailable
-from runner.core.events import AttemptStarted, AttemptSucceeded, JobAccepted, JobStarted, JobState, JobSucceeded, Usage
+from runner.core.events import (
+    AttemptStarted,
+    AttemptSucceeded,
+    Failure,
+    JobAccepted,
+    JobStarted,
+    JobState,
+    JobSucceeded,
+    TaskFailed,
+    Usage,
+)
+from runner.core.job import JobSummary
 from runner.core.plan import Priority
 from runner.telemetry.masking import Masking
 from runner.telemetry.metrics import OTHER, Label, Metrics
 from runner.telemetry.sampling import sample
+from runner.telemetry.settings import MetricsSettings
+from runner.telemetry.timeline import AttemptStretch, Run
 
 Make = Any
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -151,3 +164,43 @@ def test_the_documentation_names_every_metric(busy: Metrics) -> None:
         if family.name.startswith("alt_runner_"):
             shown = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
             assert f"`{shown}`" in text, shown
+
+
+def test_calls_and_tokens_are_counted_by_endpoint_and_model_whatever_became_of_them(
+    ear: Make, summary: Make, history: Make
+) -> None:
+    start = AttemptStarted("ask", 1, "orchestrator")
+    failure = Failure("TRUNCATED", "the answer broke off")
+    failed = TaskFailed("ask", attempt=1, failure=failure, usage=Usage(1, 7, 2, 9), endpoint="main", model="m")
+    done = AttemptSucceeded("sum", attempt=1, usage=Usage(2, 0, 0, 40), endpoint="main", model="m")
+    more = history(JobStarted("r", 1), start, failed, AttemptStarted("sum", 1, "orchestrator"), done, first=2)
+    ear.telemetry.committed(summary(labels={"team": "blue"}), more)
+    main = {"endpoint": "main", "model": "m"}
+    assert ear.value("alt_runner_model_calls_total", **main) == 3
+    kinds = ("prompt", "completion", "unknown")
+    assert [ear.value("alt_runner_model_tokens_total", **main, kind=kind) for kind in kinds] == [7, 2, 40]
+    assert "alt_runner_label_tokens_total{" not in ear.metrics.exposition("")[0].decode(), "no label is asked for"
+
+
+def test_labels_that_are_asked_for_count_usage_by_a_bounded_number_of_values(summary: Make) -> None:
+    metrics = Metrics(MetricsSettings(usage_labels=("team", "project"), max_label_values=2))
+    for number, team in enumerate(["blue", "red", "green", "grey", "blue"]):
+        job = summary(id=f"job-{number}", labels={"team": team, "user": f"u{number}"})
+        metrics.ended(_asked(job, Usage(1, 2, 3, 5)))
+    text = metrics.exposition(OPENMETRICS)[0].decode()
+    families = {family.name: family for family in openmetrics_families(text)}  # type: ignore[no-untyped-call]
+    calls = {
+        (sample.labels["label"], sample.labels["value"]): sample.value
+        for sample in families["alt_runner_label_calls"].samples
+        if sample.name.endswith("_total")
+    }
+    assert calls == {("team", "blue"): 2, ("team", "red"): 1, ("team", OTHER): 2}
+    told = {"label": "team", "value": "blue", "kind": "completion"}
+    assert metrics.registry.get_sample_value("alt_runner_label_tokens_total", told) == 6
+
+
+def _asked(job: JobSummary, usage: Usage) -> AttemptStretch:
+    run = Run(job=job, lease_token=1, resumed=False, began=0, traceparent="")
+    return AttemptStretch(
+        run=run, task_id="ask", attempt=1, handler="orchestrator", began=0, ended=1, outcome="failed", usage=usage
+    )
