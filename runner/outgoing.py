@@ -163,7 +163,7 @@ class IncomingAnswer:
         with anyio.move_on_after(_EXCERPT_SECONDS), contextlib.suppress(aiohttp.ClientError, AttemptError):
             while len(seen) < _EXCERPT_BYTES and (chunk := await self._chunk()):
                 seen += chunk
-        return _said(bytes(seen), secrets)
+        return excerpt(bytes(seen), secrets)
 
     async def _chunk(self) -> bytes:
         chunk = b""
@@ -266,8 +266,8 @@ def _timestamp(date: str) -> float | None:
         return None
 
 
-def _said(body: bytes, secrets: Iterable[str]) -> str:
-    """What a refusal says: the message inside the usual JSON shapes, else its text."""
+def excerpt(body: bytes, secrets: Iterable[str]) -> str:
+    """What a refusal says, in one short line: the message inside the usual JSON shapes, else its text."""
     text = body.decode("utf-8", "replace")
     try:
         value: Any = msgspec.json.decode(body)

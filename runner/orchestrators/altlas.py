@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 
 from runner.core.events import Usage
 from runner.core.plan import Mode
-from runner.orchestrators.connection import Connection
+from runner.orchestrators import asking
+from runner.orchestrators.catalogue import altlas_models
+from runner.orchestrators.connection import Connection, Name, Tokens
 from runner.ports import Answer, Prompt
 
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+_Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class _Generated(msgspec.Struct, frozen=True):
     text: str
-    model_used: str | None = None
-    tokens_used: _Tokens | None = None
-    processing_time_ms: float | None = None
+    model_used: Name | None = None
+    tokens_used: Tokens | None = None
+    processing_time_ms: _Milliseconds | None = None
 
 
 class Altlas:
     """An Orchestrator that speaks `altlas`."""
 
-    HEALTH_PATH: Final = "health"
-
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
-        """Ask. The parameters travel beside the prompt, with the task type and the model among them."""
+        """Ask. The parameters travel beside the prompt, with the task type and the model among them.
+
+        Raises AttemptError: as `Connection.post`, `Connection.decode` and `asking.in_json`.
+        """
         async with self._connection.post("api/v1/generate", _question(prompt, self._model(prompt)), prompt) as incoming:
             body = await incoming.whole()
         generated = self._connection.decode(body, _Generated)
         metadata = {} if generated.processing_time_ms is None else {"processing_time_ms": generated.processing_time_ms}
-        return Answer(
+        answer = Answer(
             text=generated.text,
             model=generated.model_used or self._model(prompt),
             endpoint=self._connection.name,
             usage=Usage(calls=1, total_tokens=generated.tokens_used or 0),
             metadata=metadata,
         )
+        return asking.in_json(answer, prompt, self._connection.name)
 
     async def health(self) -> None:
-        await self._connection.check(self.HEALTH_PATH)
+        await self._connection.check("health")
+
+    async def models(self) -> tuple[str, ...]:
+        return await altlas_models(self._connection, "api/v1/models")
 
     def _model(self, prompt: Prompt) -> str:
         return prompt.model or self._connection.settings.model

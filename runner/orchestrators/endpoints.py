@@ -9,15 +9,18 @@ from typing import Final
 import aiohttp
 
 from runner.orchestrators.altlas import Altlas
+from runner.orchestrators.anthropic import Anthropic
+from runner.orchestrators.catalogue import Speaker
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.guarded import GuardedOrchestrator
 from runner.orchestrators.openai import OpenAI
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings, Protocol
-from runner.ports import Clock, Observer, Orchestrator
+from runner.ports import Clock, Observer
 
-_PROTOCOLS: Final[Mapping[Protocol, Callable[[Connection], Orchestrator]]] = {
+_PROTOCOLS: Final[Mapping[Protocol, Callable[[Connection], Speaker]]] = {
     Protocol.ALTLAS: Altlas,
     Protocol.OPENAI: OpenAI,
+    Protocol.ANTHROPIC: Anthropic,
 }
 
 

@@ -18,7 +18,9 @@ class EventStream:
     def __init__(self) -> None:
         self._unread = bytearray()
         self._seen = 0
-        self._data: list[bytes] = []
+        #: Bytes, as lines that hold nothing would each take more memory than they took on the wire.
+        self._data = bytearray()
+        self._has_data = False
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -33,9 +35,10 @@ class EventStream:
         for line in self._lines():
             if line:
                 self._field(line)
-            elif self._data:
-                events.append(b"\n".join(self._data))
+            elif self._has_data:
+                events.append(bytes(self._data))
                 self._data.clear()
+                self._has_data = False
         return events
 
     def _lines(self) -> list[bytes]:
@@ -54,4 +57,7 @@ class EventStream:
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         if name == b"data":
-            self._data.append(value.removeprefix(b" "))
+            if self._has_data:
+                self._data += b"\n"
+            self._data += value.removeprefix(b" ")
+            self._has_data = True
