@@ -6,6 +6,11 @@
             print(event.sequence, event.WhichOneof("event"))
         record = await client.record(submitted.job.job_id)
 
+A server that is an endpoint for the daemon's AI tasks announces itself, and is called for as long as it is there:
+
+    async with client.register("gpu-7", group="gpus", url="http://10.0.0.7:8080"):
+        await serve()
+
 Messages are those of `altrunner.v1`, whose `.proto` files document every field.
 """
 
