@@ -7,15 +7,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import anyio
 import msgspec
+import pytest
 from aiohttp import web
 
+from runner.core.errors import AttemptError
 from runner.orchestrators.altlas import Altlas
 from runner.orchestrators.anthropic import Anthropic
 from runner.orchestrators.catalogue import Speaker
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.openai import OpenAI
 from runner.orchestrators.settings import EndpointSettings, Protocol
+from tests.orchestrators.hostile import Pieces, Speak, prompt, raw_server
 
 SPEAKERS: dict[Protocol, Callable[[Connection], Speaker]] = {
     Protocol.ALTLAS: Altlas,
@@ -30,6 +34,18 @@ async def speaker(url: str, protocol: Protocol, **settings: Any) -> AsyncIterato
     one = EndpointSettings(name="main", url=url, protocol=protocol, **settings)
     async with aiohttp.ClientSession() as session:
         yield SPEAKERS[protocol](Connection(session, one))
+
+
+async def raw_failure(speak: Speak, protocol: Protocol, pieces: Pieces | None = None, **settings: Any) -> AttemptError:
+    """How a call to a server that breaks rules fails; and that it fails within a few seconds."""
+    async with raw_server(speak) as url, speaker(url, protocol, **settings) as spoken:
+        with anyio.fail_after(5), pytest.raises(AttemptError) as caught:
+            await spoken.ask(prompt(), pieces or Pieces())
+    assert caught.value.endpoint == "main"
+    assert caught.value.usage is not None
+    assert caught.value.usage.calls == 1
+    assert len(caught.value.message) < 500
+    return caught.value
 
 
 class Listener:
