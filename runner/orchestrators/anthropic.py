@@ -13,9 +13,9 @@ import msgspec
 
 from runner.core.events import Usage
 from runner.orchestrators import asking
-from runner.orchestrators.catalogue import paged_models
 from runner.orchestrators.connection import Connection, Name, Tokens, versioned
 from runner.orchestrators.gathered import Gathered
+from runner.orchestrators.model_lists import paged_models
 from runner.ports import Answer, Prompt
 
 #: The protocol will have a limit; this one is for tasks that give none. Most models allow it.

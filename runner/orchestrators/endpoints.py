@@ -10,9 +10,9 @@ import aiohttp
 
 from runner.orchestrators.altlas import Altlas
 from runner.orchestrators.anthropic import Anthropic
-from runner.orchestrators.catalogue import Speaker
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.guarded import GuardedOrchestrator
+from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.openai import OpenAI
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings, Protocol
 from runner.ports import Clock, Observer

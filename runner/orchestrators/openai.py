@@ -12,9 +12,9 @@ import msgspec
 
 from runner.core.events import Usage
 from runner.orchestrators import asking
-from runner.orchestrators.catalogue import listed_models
 from runner.orchestrators.connection import Connection, Name, Tokens, versioned
 from runner.orchestrators.gathered import Gathered
+from runner.orchestrators.model_lists import listed_models
 from runner.ports import Answer, Prompt
 
 #: The protocol's fields by the names of parameters.

@@ -15,8 +15,8 @@ from aiohttp import web
 from runner.core.errors import AttemptError
 from runner.orchestrators.altlas import Altlas
 from runner.orchestrators.anthropic import Anthropic
-from runner.orchestrators.catalogue import Speaker
 from runner.orchestrators.connection import Connection
+from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.openai import OpenAI
 from runner.orchestrators.settings import EndpointSettings, Protocol
 from tests.orchestrators.hostile import Pieces, Speak, prompt, raw_server
