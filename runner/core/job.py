@@ -161,6 +161,45 @@ class Ending(msgspec.Struct, frozen=True):
     sinks: tuple[str, ...] = ()
 
 
+class Share(msgspec.Struct, frozen=True):
+    """One budget of a label in one period, of which a call takes its share."""
+
+    #: `team=research/month`.
+    budget: str
+    #: `2026-11-22`, `2026-11`, or empty for ever.
+    period: str
+    #: Tokens in the period.
+    limit: int
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens that one call may take of several budgets; of all of them or of none."""
+
+    job_id: JobId
+    #: Of the claim.
+    token: int
+    task_id: TaskId
+    tokens: int
+    shares: tuple[Share, ...]
+
+
+class Shortfall(msgspec.Struct, frozen=True):
+    """The first budget that cannot take a call now."""
+
+    share: Share
+    used: int
+    #: What calls under way may take.
+    reserved: int
+
+
+class Spending(msgspec.Struct, frozen=True):
+    """Tokens that were taken of a budget."""
+
+    budget: str
+    period: str
+    tokens: int
+
+
 class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One commit of one running job. Refused with LeaseLost unless `token` is the job's newest."""
 
@@ -175,6 +214,10 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending | None = None
     #: True on the frame that holds JobReleased: the lease ends and the job is QUEUED again, or stays PAUSED.
     release: bool = False
+    #: What the attempts that end with this frame took of the budgets of labels.
+    spent: tuple[Spending, ...] = ()
+    #: The tasks whose reservations end with it.
+    settled: tuple[TaskId, ...] = ()
     #: The state the job enters with this frame, for the journal that WatchJobs follows; None if it stays in its own.
     entered: JobState | None = None
 
