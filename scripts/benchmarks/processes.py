@@ -8,10 +8,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,8 @@ import msgspec
 
 #: Seconds a server has to start, and to end after SIGTERM.
 _PATIENCE: Final = 30.0
-_LOG: Final = "log"
+#: Within a server's directory: what it wrote to standard error.
+LOG: Final = "log"
 
 
 class Daemon(msgspec.Struct, frozen=True):
@@ -38,24 +39,36 @@ class Daemon(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def daemon(directory: Path) -> AsyncIterator[Daemon]:
-    """A daemon with its defaults over a directory of its own."""
-    settings = {
+async def daemon(directory: Path, settings: Mapping[str, Any] | None = None) -> AsyncIterator[Daemon]:
+    """A daemon with its defaults over a directory of its own; `settings` are others than those, by path.
+
+    One of them may be `file`, the path of a file of settings, which is read again on SIGHUP.
+    """
+    chosen = {
         "data_dir": str(directory),
         "grpc.port": 0,
         "http.port": 0,
         "log.level": "warning",
         "log.format": "json",
+        **(settings or {}),
     }
-    with _server("daemon", json.dumps(settings), directory) as server:
-        yield Daemon(await anyio.to_thread.run_sync(_address, server, directory), directory, server.pid)
+    with _server("daemon", json.dumps(chosen), directory) as server:
+        told = await anyio.to_thread.run_sync(_told, server, directory)
+        yield Daemon(told["grpc"], directory, server.pid)
 
 
 @asynccontextmanager
 async def bare(directory: Path) -> AsyncIterator[str]:
     """The bare server; gives its `host:port`."""
     with _server("bare", str(directory / "plain.db"), directory) as server:
-        yield await anyio.to_thread.run_sync(_address, server, directory)
+        yield (await anyio.to_thread.run_sync(_told, server, directory))["grpc"]
+
+
+@asynccontextmanager
+async def simulator(directory: Path, behaviour: Mapping[str, Any]) -> AsyncIterator[str]:
+    """A simulated orchestrator that behaves like that; gives its URL."""
+    with _server("simulator", json.dumps(behaviour), directory) as server:
+        yield (await anyio.to_thread.run_sync(_told, server, directory))["url"]
 
 
 @contextmanager
@@ -63,7 +76,7 @@ def _server(module: str, argument: str, directory: Path) -> Iterator[subprocess.
     command = [sys.executable, "-m", f"scripts.benchmarks.{module}", argument]
     directory.mkdir(parents=True)
     with (
-        (directory / _LOG).open("w") as log,
+        (directory / LOG).open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
     ):
         try:
@@ -81,9 +94,11 @@ def _end(server: subprocess.Popen[str]) -> None:
         server.wait()
 
 
-def _address(server: subprocess.Popen[str], directory: Path) -> str:
+def _told(server: subprocess.Popen[str], directory: Path) -> dict[str, str]:
+    """Where it listens, as it says."""
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line:
-        sys.exit(f"a server did not start:\n{(directory / _LOG).read_text()}")
-    return str(json.loads(line)["grpc"])
+        sys.exit(f"a server did not start:\n{(directory / LOG).read_text()}")
+    told: dict[str, str] = json.loads(line)
+    return told

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -93,13 +94,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 def as_table(machine: Machine, rows: Sequence[Row]) -> str:
     """A Markdown table under a few lines that say where it was measured."""
     head = ("", "what", "ours", "the other side", "ratio", "spread", "sync", "target", "met")
-    cells = [head, *(_cells(machine, row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return "\n".join([*machine.lines(), "", *as_rows([head, *(_cells(machine, row) for row in rows)])])
+
+
+def as_rows(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; the first one is its head."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([*machine.lines(), "", *lines])
+    return lines
 
 
 def _cells(machine: Machine, row: Row) -> tuple[str, ...]:
@@ -118,13 +123,14 @@ def _cells(machine: Machine, row: Row) -> tuple[str, ...]:
     )
 
 
-def as_json(machine: Machine, rows: Sequence[Row]) -> str:
+def as_json(machine: Machine, rows: Sequence[Row], outages: Sequence[Mapping[str, Any]] = ()) -> str:
     """Everything that was measured."""
     content = {
         "machine": msgspec.to_builtins(machine),
         "rows": [
             msgspec.to_builtins(row) | {"ratios": row.ratios, "judged": row.judged, "met": row.met} for row in rows
         ],
+        "outages": outages,
     }
     return msgspec.json.format(msgspec.json.encode(content)).decode()
 

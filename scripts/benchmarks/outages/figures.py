@@ -1,0 +1,97 @@
+"""What users felt of an outage, in numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+from scripts.benchmarks.outages.play import Played
+from scripts.benchmarks.outages.scenarios import HEALTHY, Scenario
+
+#: Share of the rate at which jobs are offered that counts as full speed: they come in batches, and end in them.
+_FULL: Final = 0.9
+#: Share of a healthy load's throughput that must be left.
+FAIR: Final = 0.95
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario of one play."""
+
+    scenario: Scenario
+    #: Jobs on the endpoint while it had its trouble.
+    load: float
+    #: Jobs, those on healthy endpoints among them, that were accepted and did not succeed.
+    lost: int
+    #: Calls to the endpoint, or tries to call it, that failed, in the whole play.
+    wasted: int
+    #: Seconds from the end of the trouble until as many jobs end as are offered; infinite if that never came.
+    recovery: float
+    #: Throughput of the load on a healthy endpoint, during the trouble, as a share of that before it.
+    fairness: float
+    #: Seconds of `recovery` that are allowed.
+    open_period: float
+
+    @property
+    def waste(self) -> float:
+        return self.wasted / self.load
+
+    @property
+    def misses(self) -> tuple[str, ...]:
+        """The columns whose target is not met."""
+        verdicts = {
+            "lost": self.lost == 0,
+            "wasted": self.waste <= self.scenario.most_wasted,
+            "full speed": self.recovery <= self.open_period,
+            "healthy": self.fairness >= FAIR,
+        }
+        return tuple(name for name, met in verdicts.items() if not met)
+
+
+def figures(played: Played) -> list[Figures]:
+    """Those of every scenario of a play."""
+    times = played.times
+    healthy = [end.at for end in played.ends if end.load == HEALTHY and end.succeeded]
+    # The first ones end when their calls have taken their time, and the daemon is warm.
+    before = _rate(healthy, times.begin / 4, times.begin)
+    return [
+        Figures(
+            scenario=scenario,
+            load=played.rate * times.outage,
+            lost=_lost(played, scenario.name) + _lost(played, HEALTHY),
+            wasted=_wasted(played, scenario),
+            recovery=_recovery(played, scenario.name),
+            fairness=_rate(healthy, times.begin, times.end) / before,
+            open_period=times.open_period,
+        )
+        for scenario in played.scenarios
+    ]
+
+
+def _lost(played: Played, load: str) -> int:
+    return played.offered[load] - sum(end.load == load and end.succeeded for end in played.ends)
+
+
+def _wasted(played: Played, scenario: Scenario) -> int:
+    """Refused connections are known to the daemon alone, and calls that an attempt made twice to the endpoint alone."""
+    last = played.samples[-1]
+    seen = sum(last.calls[member] - last.answered[member] for member in scenario.members)
+    return max(seen, len(played.in_vain.get(scenario.name, ())))
+
+
+def _recovery(played: Played, load: str) -> float:
+    """The first moment after which a stretch of time has its share of ends."""
+    times = played.times
+    ends = [end.at for end in played.ends if end.load == load and end.succeeded]
+    stretch = max(1.0, times.open_period / 15)
+    steps = math.ceil((times.offered_until - stretch - times.end) / (stretch / 10))
+    for step in range(max(0, steps)):
+        since = times.end + step * stretch / 10
+        if _rate(ends, since, since + stretch) >= _FULL * played.rate:
+            return since - times.end
+    return math.inf
+
+
+def _rate(ends: list[float], since: float, until: float) -> float:
+    return sum(since <= end < until for end in ends) / (until - since)
