@@ -12,9 +12,9 @@ from runner.cli.view import JobView, TaskView
 from runner.core import events
 from runner.core.events import JobState, TaskState, WaitReason
 from runner.core.plan import Instant
-from runner.core.record import duration_text
+from runner.core.record import FallbackRecord, duration_text
 from runner.reports.standing import counted
-from runner.reports.wording import short
+from runner.reports.wording import of_fallback, short
 
 #: Glyph, word, colour.
 JOB_LOOKS: Final = {
@@ -103,7 +103,8 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
         case events.AttemptSucceeded():
             tokens = event.usage.total_tokens if event.usage else 0
             took = between(task.started_at, time)
-            return f"succeeded{f' in {took}' if took else ''}{f', {tokens} tokens' if tokens else ''}"
+            instead = f"; {_fallback(event, event.fallback)}" if event.fallback else ""
+            return f"succeeded{f' in {took}' if took else ''}{f', {tokens} tokens' if tokens else ''}{instead}"
         case events.AttemptFailed():
             wait = between(time, event.retry_at)
             return f"attempt {event.attempt} failed: {failure(event.failure)}; next in {wait}"
@@ -121,6 +122,12 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
         case events.TaskCancelled() | events.TaskSkipped():
             return f"{TASK_LOOKS[task.state][1]}: {event.reason}"
     return _of_control(event, task, time)
+
+
+def _fallback(event: events.AttemptSucceeded, used: events.FallbackUsed) -> str:
+    """`b · small stood in for a: its circuit breaker is open [BREAKER_OPEN]`."""
+    record = FallbackRecord(kind=used.kind.name.lower(), instead_of=used.instead_of, age_seconds=used.age_seconds)
+    return f"{of_fallback(record, event.endpoint, event.model)}: {failure(used.failure)}"
 
 
 def _of_control(event: events.TaskEvent, task: TaskView, time: Instant) -> str:

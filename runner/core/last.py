@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core import instances
-from runner.core.events import Artifact, Failure, JobState, TaskState, Usage
+from runner.core.events import Artifact, Failure, FallbackUsed, JobState, TaskState, Usage
 from runner.core.interpreter import JobRun
 from runner.core.job import JobSummary
 from runner.core.plan import Instant, Plan, TaskId
@@ -20,6 +20,7 @@ from runner.core.record import (
     AttemptRecord,
     DependencyType,
     ExecutionGraph,
+    FallbackRecord,
     GraphEdge,
     GraphNode,
     LastRecord,
@@ -174,7 +175,20 @@ def _attempt_record(attempt: AttemptRun) -> AttemptRecord:
         endpoint=attempt.endpoint,
         model=attempt.model,
         tokens=None if attempt.usage is None else tokens_of(attempt.usage),
+        fallback=_fallback_record(attempt.fallback),
         error=_sentence(attempt.failure),
+    )
+
+
+def _fallback_record(used: FallbackUsed | None) -> FallbackRecord | None:
+    if used is None:
+        return None
+    return FallbackRecord(
+        kind=used.kind.name.lower(),
+        position=used.position,
+        instead_of=used.instead_of,
+        reason=_sentence(used.failure) or "",
+        age_seconds=used.age_seconds,
     )
 
 

@@ -64,6 +64,21 @@ class DependencyType(enum.StrEnum):
     CONDITIONAL = "conditional"
 
 
+class FallbackRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What stood in for an AI task's first choice."""
+
+    #: `endpoint cached value`.
+    kind: str
+    #: Its place in the task's list, from 1.
+    position: int = 0
+    #: The endpoint that it stood in for.
+    instead_of: str = ""
+    #: `REASON: a sentence`: why that did not serve.
+    reason: str = ""
+    #: Of a cached answer.
+    age_seconds: float = 0.0
+
+
 class AttemptRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One attempt of a task; what is not known is left out."""
 
@@ -78,6 +93,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     model: str = ""
     #: All tokens of its calls.
     tokens: int | None = None
+    #: Where it was not the first choice of an AI task that answered.
+    fallback: FallbackRecord | None = None
     #: `REASON: a sentence`.
     error: str | None = None
 

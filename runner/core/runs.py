@@ -12,6 +12,7 @@ from runner.core.events import (
     AttemptParked,
     AttemptSucceeded,
     Failure,
+    FallbackUsed,
     TaskFailed,
     TaskSignalled,
     TaskState,
@@ -38,6 +39,8 @@ class AttemptRun(msgspec.Struct):
     model: str = ""
     usage: Usage | None = None
     failure: Failure | None = None
+    #: What stood in for an AI task's first choice.
+    fallback: FallbackUsed | None = None
     #: Unicode characters streamed so far.
     streamed: int = 0
 
@@ -96,6 +99,7 @@ class TaskRun(msgspec.Struct):
             attempt.model = getattr(event, "model", "")
             attempt.usage = getattr(event, "usage", None)
             attempt.failure = getattr(event, "failure", None)
+            attempt.fallback = getattr(event, "fallback", None)
 
 
 def outcome_of(failure: Failure) -> str:

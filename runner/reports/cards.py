@@ -13,7 +13,7 @@ from runner.reports.markup import Markup, join, tag
 from runner.reports.standing import Standing, counted, outcome_of, standing_of, took
 from runner.reports.timeline import Span, in_order, span_of
 from runner.reports.tree import BodyRun, Tree, local_name, told_rounds
-from runner.reports.wording import of_answer, of_metadata, reused_from, short
+from runner.reports.wording import of_answer, of_metadata, reused_from, short, stood_in
 
 _DASH: Final = "–"
 _BAD: Final = frozenset({Standing.FAILED, Standing.TIMEOUT})
@@ -72,6 +72,7 @@ class _Cards(msgspec.Struct, frozen=True):
             tag("p", tag("code", task.task_id)) if nested else None,
             tag("p", self._clipped(task.error), class_="error", dir="auto") if task.error else None,
             tag("p", f"reused from job {reused}") if reused else None,
+            tag("p", self._clipped(instead), dir="auto") if (instead := stood_in(task)) else None,
             tag("p", self._clipped(answer), dir="auto") if (answer := of_answer(task)) else None,
             self._attempts(task.attempts) if attempts else None,
             self._output(task.output),

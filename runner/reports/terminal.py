@@ -30,7 +30,7 @@ from runner.reports.standing import (
     took,
 )
 from runner.reports.timeline import Span, span_of
-from runner.reports.wording import of_answer, of_metadata, place_of, reused_from, short
+from runner.reports.wording import of_answer, of_metadata, place_of, reused_from, short, stood_in
 
 #: Narrower consoles do without bars.
 _WIDE: Final = 72
@@ -41,8 +41,8 @@ _INK: Final = {Standing.COMPLETED: "█", Standing.RUNNING: "█", Standing.FAIL
 _TASKS: Final = 100
 #: Failed tasks that are told of below the table.
 _FAILURES: Final = 20
-#: Answered approvals that are told of there, and tasks of one earlier job that are named.
-_ANSWERS: Final = 20
+#: Answered approvals that are told of there, and fallbacks, and tasks of one earlier job that are named.
+_TOLD: Final = 20
 _REUSED: Final = 10
 #: Endpoints and models whose usage is told one by one.
 _MODELS: Final = 10
@@ -75,7 +75,7 @@ def show(record: LastRecord, console: Console, *, tasks: int = _TASKS) -> None:
         console.print(_failure(task))
     if len(failures) > _FAILURES:
         console.print(Text(f"… and {len(failures) - _FAILURES:,} more of those shown failed", style="dim"))
-    for line in (*_answers(shown), *_reused(shown)):
+    for line in (*_stood_in(shown), *_answers(shown), *_reused(shown)):
         console.print(line)
 
 
@@ -87,12 +87,20 @@ def _failures(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
     return [task for task in failed if task.task_id in causes or task.task_id not in around]
 
 
+def _stood_in(tasks: Sequence[TaskRecord]) -> list[Text]:
+    """A line for each task to which not its first choice gave the output."""
+    return _lines_of([(task, told) for task in tasks if (told := stood_in(task))], "more fallback")
+
+
 def _answers(tasks: Sequence[TaskRecord]) -> list[Text]:
     """A line for each approval that somebody answered."""
-    told = [(task, answer) for task in tasks if (answer := of_answer(task))]
-    lines = [_line_of(task, answer) for task, answer in told[:_ANSWERS]]
-    left = len(told) - _ANSWERS
-    return [*lines, Text(f"… and {counted(left, 'more answer')}", style="dim")] if left > 0 else lines
+    return _lines_of([(task, answer) for task in tasks if (answer := of_answer(task))], "more answer")
+
+
+def _lines_of(told: Sequence[tuple[TaskRecord, str]], what: str) -> list[Text]:
+    lines = [_line_of(task, each) for task, each in told[:_TOLD]]
+    left = len(told) - _TOLD
+    return [*lines, Text(f"… and {counted(left, what)}", style="dim")] if left > 0 else lines
 
 
 def _reused(tasks: Sequence[TaskRecord]) -> list[Text]:

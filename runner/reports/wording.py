@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.plan import Branch, Call, Condition, Control, Definition, ForEach, ForRange, Operator, Value, While
-from runner.core.record import TaskRecord, UsageRecord
+from runner.core.record import FallbackRecord, TaskRecord, UsageRecord, duration_text
 
 _SIGNS: Final = {
     Operator.EQ: "=",
@@ -90,7 +90,30 @@ def reused_from(task: TaskRecord) -> str:
 
 def place_of(usage: UsageRecord) -> str:
     """Where calls went, and which model answered: `main · small`."""
-    return " · ".join(name for name in (usage.endpoint, usage.model) if name) or "no endpoint told"
+    return _place(usage.endpoint, usage.model) or "no endpoint told"
+
+
+def of_fallback(used: FallbackRecord, endpoint: str, model: str) -> str:
+    """What stood in for what: `b · small stood in for a`, `an answer of 5 min ago stood in for a`."""
+    who = {
+        "endpoint": _place(endpoint, model) or "another endpoint",
+        "cached": f"an answer of {duration_text(round(used.age_seconds * 1_000))} ago",
+        "value": "the value that the task gives",
+    }
+    return f"{who.get(used.kind, used.kind)} stood in for {used.instead_of or 'the first choice'}"
+
+
+def stood_in(task: TaskRecord) -> str:
+    """What gave the task's output in the place of its first choice, and why; empty where that did."""
+    last = task.attempts[-1] if task.attempts else None
+    if last is None or last.fallback is None:
+        return ""
+    used = last.fallback
+    return of_fallback(used, last.endpoint, last.model) + (f": {used.reason}" if used.reason else "")
+
+
+def _place(endpoint: str, model: str) -> str:
+    return " · ".join(name for name in (endpoint, model) if name)
 
 
 def short(value: Any, characters: int = 60) -> str:

@@ -152,6 +152,12 @@ class Metrics:
             ["endpoint", "model", "kind"],
             registry=registry,
         )
+        self._fallbacks = Counter(
+            "alt_runner_fallbacks",
+            "Tasks for which something stood in for this endpoint, by kind: endpoint, cached or value.",
+            ["endpoint", "kind"],
+            registry=registry,
+        )
         self._label_calls = Counter(
             "alt_runner_label_calls",
             "Calls to AI models for jobs with a label of metrics.usage_labels.",
@@ -246,6 +252,9 @@ class Metrics:
         self._attempt_seconds[handler, stretch.outcome].observe(_seconds(stretch.began, stretch.ended))
         if stretch.usage is not None:
             self._used(stretch.usage, stretch)
+        if stretch.fallback is not None:
+            instead_of = self._endpoint(stretch.fallback.instead_of)
+            self._fallbacks.labels(instead_of, stretch.fallback.kind.name.lower()).inc()
 
     def _used(self, usage: Usage, stretch: AttemptStretch) -> None:
         """Count what an attempt consumed, whatever became of it."""

@@ -20,6 +20,7 @@ from runner.core.events import (
     BodyStarted,
     Event,
     Failure,
+    FallbackUsed,
     JobReleased,
     JobStarted,
     JobState,
@@ -85,6 +86,7 @@ class AttemptStretch(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = ""
     model: str = ""
     usage: Usage | None = None
+    fallback: FallbackUsed | None = None
     #: Of the stretches of its run, in the order in which they ended, from 1.
     number: int = 0
 
@@ -277,5 +279,6 @@ def _attempt(found: _OpenRun, task: _OpenTask, event: TaskEvent, ended: Instant,
         endpoint=getattr(event, "endpoint", ""),
         model=getattr(event, "model", ""),
         usage=getattr(event, "usage", None),
+        fallback=getattr(event, "fallback", None),
         number=found.next_number(),
     )

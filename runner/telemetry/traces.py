@@ -155,6 +155,8 @@ class Traces:
             attributes["alt_runner.endpoint"] = stretch.endpoint
         if stretch.model:
             attributes["gen_ai.response.model"] = stretch.model
+        if stretch.fallback is not None:
+            attributes["alt_runner.fallback"] = stretch.fallback.kind.name.lower()
         if stretch.usage is not None:
             attributes["gen_ai.usage.input_tokens"] = stretch.usage.prompt_tokens
             attributes["gen_ai.usage.output_tokens"] = stretch.usage.completion_tokens

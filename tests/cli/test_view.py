@@ -274,3 +274,12 @@ def test_nobody_is_told_to_approve_what_no_other_command_can_reach() -> None:
     sentence = "each[5]/ask: asks for approval: Ship it?"
     assert sentences.told(recorded, JobView("j", reachable=False)) == sentence
     assert sentences.told(recorded, JobView("j")) == f"{sentence} (alt-runner approve j 'each[5]/ask', or reject)"
+
+
+def test_what_stood_in_for_a_first_choice_is_told_with_the_reason() -> None:
+    why = events.Failure("BREAKER_OPEN", "the circuit breaker of `a` is open")
+    used = events.FallbackUsed(kind=events.FallbackKind.ENDPOINT, position=1, instead_of="a", failure=why)
+    done = events.AttemptSucceeded("t", attempt=1, endpoint="b", model="small", fallback=used)
+    happened: list[Event] = [ACCEPTED, STARTED, events.AttemptStarted("t", 1, "ai_prompt"), done]
+    told = sentences.told(events.Recorded(4, 4 * SECOND, done), view_of(*happened))
+    assert told.endswith("; b · small stood in for a: the circuit breaker of `a` is open [BREAKER_OPEN]")

@@ -18,6 +18,8 @@ from runner.core.events import (
     AttemptSucceeded,
     Event,
     Failure,
+    FallbackKind,
+    FallbackUsed,
     JobAccepted,
     JobCancelling,
     JobStarted,
@@ -36,6 +38,7 @@ from runner.core.plan import Mode, Plan, Priority, TaskPlan
 from runner.core.record import (
     ArtifactType,
     DependencyType,
+    FallbackRecord,
     GraphEdge,
     LastRecord,
     RecordStatus,
@@ -157,6 +160,23 @@ def test_a_task_that_succeeded_at_the_third_try_tells_all_its_attempts() -> None
         UsageRecord(endpoint="ai-1", calls=1),
     )
     assert ask.metadata == {"alt_confidence": 0.9}
+
+
+def test_an_attempt_tells_what_stood_in_for_its_first_choice() -> None:
+    used = FallbackUsed(kind=FallbackKind.CACHED, position=2, instead_of="ai-1", failure=UNREACHABLE, age_seconds=61.5)
+    story = Story(plan_of(task("ask"))).tell(
+        AttemptStarted("ask", 1, "orchestrator"), succeeded("ask", endpoint="ai-1", model="m", fallback=used)
+    )
+    record = story.end()
+    (attempt,) = record.task_results["ask"].attempts
+    assert attempt.fallback == FallbackRecord(
+        kind="cached",
+        position=2,
+        instead_of="ai-1",
+        reason="HTTP_STATUS: the endpoint answered 503",
+        age_seconds=61.5,
+    )
+    assert parse(seal(record)).task_results["ask"].attempts[0].fallback == attempt.fallback
 
 
 def test_a_record_carries_what_the_job_was_and_how_it_went() -> None:

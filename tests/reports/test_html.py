@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.last import seal
-from runner.core.record import LastRecord, UsageRecord, parse
+from runner.core.record import FallbackRecord, LastRecord, UsageRecord, parse
 from runner.reports.html import PageSettings, html
 from runner.reports.markup import join, tag
 from runner.reports.sketch import critical_path
@@ -204,3 +204,12 @@ def test_usage_has_a_table_by_endpoint_and_model(digest: LastRecord) -> None:
     assert "m&lt;1&gt;" in page
     assert "1,235" in page
     assert "AI usage" not in html(msgspec.structs.replace(digest, usage_by=()))
+
+
+def test_what_stood_in_for_a_first_choice_is_told_in_its_card(digest: LastRecord) -> None:
+    task = digest.task_results["triage"]
+    used = FallbackRecord(kind="value", instead_of="a", reason="BREAKER_OPEN: `a` is open")
+    attempts = (*task.attempts[:-1], msgspec.structs.replace(task.attempts[-1], fallback=used))
+    results = digest.task_results | {"triage": msgspec.structs.replace(task, attempts=attempts)}
+    text = "".join(Page(html(msgspec.structs.replace(digest, task_results=results))).text)
+    assert "the value that the task gives stood in for a: BREAKER_OPEN: `a` is open" in text

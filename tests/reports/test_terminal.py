@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from runner.core.record import LastRecord, UsageRecord
+from runner.core.record import FallbackRecord, LastRecord, UsageRecord
 from runner.reports.terminal import show
 
 
@@ -81,3 +81,18 @@ def test_usage_is_told_by_endpoint_and_model_where_there_are_several(digest: Las
     text = shown(msgspec.structs.replace(digest, usage_by=rows))
     assert "AI main · m12  12 calls, 12,000 tokens" in text
     assert "and 2 more models" in text
+
+
+STOOD_IN = [
+    (FallbackRecord(kind="endpoint", instead_of="a", reason="BREAKER_OPEN: `a` is open"), "b · m stood in for a: BRE"),
+    (FallbackRecord(kind="cached", instead_of="a", age_seconds=300), "an answer of 5 min 0 s ago stood in for a"),
+    (FallbackRecord(kind="value", instead_of="a"), "the value that the task gives stood in for a"),
+]
+
+
+@pytest.mark.parametrize(("used", "told"), STOOD_IN)
+def test_what_stood_in_for_a_first_choice_is_told_below(digest: LastRecord, used: FallbackRecord, told: str) -> None:
+    task = digest.task_results["triage"]
+    last = msgspec.structs.replace(task.attempts[-1], endpoint="b", model="m", fallback=used)
+    results = {"triage": msgspec.structs.replace(task, attempts=(*task.attempts[:-1], last))}
+    assert f"triage  {told}" in shown(msgspec.structs.replace(digest, task_results=results), 200)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +17,8 @@ from runner.core.events import (
     AttemptStarted,
     AttemptSucceeded,
     Failure,
+    FallbackKind,
+    FallbackUsed,
     JobAccepted,
     JobStarted,
     JobState,
@@ -197,6 +200,14 @@ def test_labels_that_are_asked_for_count_usage_by_a_bounded_number_of_values(sum
     assert calls == {("team", "blue"): 2, ("team", "red"): 1, ("team", OTHER): 2}
     told = {"label": "team", "value": "blue", "kind": "completion"}
     assert metrics.registry.get_sample_value("alt_runner_label_tokens_total", told) == 6
+
+
+def test_what_stood_in_is_counted_for_the_endpoint_that_did_not_answer(summary: Make) -> None:
+    metrics = Metrics()
+    used = FallbackUsed(kind=FallbackKind.VALUE, position=1, instead_of="main", failure=Failure("BREAKER_OPEN", "open"))
+    metrics.ended(msgspec.structs.replace(_asked(summary(), Usage()), fallback=used))
+    labels = {"endpoint": "main", "kind": "value"}
+    assert metrics.registry.get_sample_value("alt_runner_fallbacks_total", labels) == 1
 
 
 def _asked(job: JobSummary, usage: Usage) -> AttemptStretch:
