@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.core.breaker import Breaker, BreakerPolicy, BreakerState, CallOutcome, Counts, OpenUntil, Permit
+from runner.core.breaker import (
+    Breaker,
+    BreakerPolicy,
+    BreakerState,
+    CallOutcome,
+    Counts,
+    Opening,
+    OpenReason,
+    OpenUntil,
+    Permit,
+    WindowKind,
+)
 
 ANSWERED, FAILED, DENIED = CallOutcome.ANSWERED, CallOutcome.FAILED, CallOutcome.DENIED
 POLICY = BreakerPolicy()
@@ -15,6 +26,11 @@ POLICY = BreakerPolicy()
 def state(breaker: Breaker) -> BreakerState:
     """The state, where the type checker would believe that it cannot change."""
     return breaker.state
+
+
+def why(breaker: Breaker) -> Opening | None:
+    """Likewise."""
+    return breaker.opened_by
 
 
 def permitted(breaker: Breaker, now: float) -> Permit:
@@ -260,7 +276,127 @@ def test_opened_by_hand_it_lasts_as_long_as_a_first_opening() -> None:
     assert open_until(breaker, 100) == 115
 
 
-@settings(deadline=None)
+def test_a_window_of_calls_forgets_the_oldest_call_and_none_by_time() -> None:
+    breaker = Breaker(BreakerPolicy(window=WindowKind.CALLS, window_calls=4, minimum_calls=4))
+    for outcome in [FAILED, ANSWERED, ANSWERED, ANSWERED]:
+        call(breaker, outcome, at=0)
+    assert breaker.counts(1e6) == Counts(4, 1, 0)
+    call(breaker, FAILED, at=1e6, seconds=40)
+    assert breaker.counts(1e6) == Counts(4, 1, 1)
+    call(breaker, FAILED, at=1e6)
+    assert state(breaker) is BreakerState.OPEN
+
+
+def test_a_window_of_fewer_calls_than_the_minimum_decides_when_it_is_full() -> None:
+    breaker = Breaker(BreakerPolicy(window=WindowKind.CALLS, window_calls=4, minimum_calls=10))
+    for _ in range(3):
+        call(breaker, FAILED)
+    assert state(breaker) is BreakerState.CLOSED
+    call(breaker, FAILED)
+    assert state(breaker) is BreakerState.OPEN
+
+
+def test_it_tells_why_and_since_when_it_is_open() -> None:
+    breaker = Breaker(POLICY, 5.0)
+    assert (breaker.since, breaker.open_until, breaker.opened_by) == (5.0, None, None)
+    for _ in range(9):
+        call(breaker, ANSWERED, at=7, seconds=40)
+    call(breaker, ANSWERED, at=8)
+    assert (breaker.since, breaker.open_until) == (8, 23)
+    assert why(breaker) == Opening(OpenReason.SLOW_RATE, Counts(10, 0, 9))
+    assert isinstance(breaker.permit(24), Permit)
+    assert (breaker.since, breaker.open_until) == (24, None)
+    assert why(breaker) == Opening(OpenReason.SLOW_RATE, Counts(10, 0, 9))
+    breaker.force(BreakerState.CLOSED, 25)
+    assert breaker.since == 25
+    assert why(breaker) is None
+
+
+def test_why_it_is_open_tells_the_pause_that_the_endpoint_asked_for() -> None:
+    breaker = Breaker(POLICY)
+    late = permitted(breaker, 0)
+    for _ in range(10):
+        call(breaker, FAILED)
+    assert why(breaker) == Opening(OpenReason.FAILURE_RATE, Counts(10, 10, 0))
+    breaker.record(late, FAILED, 1.0, 2, chance=0.0, retry_after=60)
+    assert why(breaker) == Opening(OpenReason.FAILURE_RATE, Counts(10, 10, 0), 62)
+
+
+def test_a_denied_key_and_a_hand_are_told_from_failures() -> None:
+    breaker = Breaker(POLICY)
+    call(breaker, DENIED, at=3)
+    assert (breaker.since, breaker.open_until) == (3, None)
+    assert why(breaker) == Opening(OpenReason.DENIED, Counts(1, 1, 0))
+    for forced in (BreakerState.OPEN, BreakerState.FORCED_OPEN):
+        breaker.force(forced, 4)
+        assert why(breaker) == Opening(OpenReason.BY_HAND, Counts())
+
+
+def test_a_health_check_lets_it_probe_before_its_time_but_not_at_once() -> None:
+    breaker = opened()
+    assert not breaker.probe_early(4.9)
+    assert breaker.probe_early(5)
+    assert state(breaker) is BreakerState.HALF_OPEN
+    assert not breaker.probe_early(5)
+    assert isinstance(breaker.permit(5), Permit)
+
+
+def test_a_health_check_that_was_wrong_is_believed_later_the_next_time() -> None:
+    """An endpoint that is well by its own account, and fails every call, is not probed every few seconds."""
+    breaker, now, rests = opened(), 0.0, []
+    for _ in range(7):
+        began = now
+        while not breaker.probe_early(now):
+            now += 1.0
+        rests.append(now - began)
+        for _ in range(2):
+            call(breaker, FAILED, at=now)
+    assert rests == [5, 10, 20, 40, 80, 160, 300]
+
+
+def test_no_health_check_shortens_what_the_endpoint_asked_for_or_a_hand_set() -> None:
+    breaker = Breaker(POLICY)
+    for _ in range(10):
+        call(breaker, FAILED, retry_after=12)
+    assert not breaker.probe_early(11.9)
+    assert breaker.probe_early(12)
+    breaker.force(BreakerState.OPEN, 20)
+    assert not breaker.probe_early(34.9)
+    for other in set(BreakerState) - {BreakerState.OPEN}:
+        breaker.force(other, 40)
+        assert not breaker.probe_early(1e6)
+        assert state(breaker) is other
+
+
+def test_probes_that_are_never_settled_do_not_keep_it_half_open_for_ever() -> None:
+    breaker = opened()
+    for _ in range(3):
+        permitted(breaker, 15)
+    assert open_until(breaker, 74.9) == pytest.approx(76.9)
+    for _ in range(2):
+        call(breaker, ANSWERED, at=75)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+def test_the_result_of_a_probe_counts_though_its_place_was_given_away() -> None:
+    breaker = opened()
+    slow = [permitted(breaker, 15) for _ in range(3)]
+    again = permitted(breaker, 75)
+    breaker.record(slow[0], FAILED, 61.0, 76, chance=0.0)
+    breaker.record(again, FAILED, 1.0, 76, chance=0.0)
+    assert state(breaker) is BreakerState.OPEN
+
+
+def test_of_probes_that_are_never_settled_only_so_many_are_remembered() -> None:
+    breaker = opened(policy=BreakerPolicy(probes=1))
+    lost = [permitted(breaker, 15 + 60 * number) for number in range(5)]
+    breaker.record(lost[0], ANSWERED, 1.0, 300, chance=0.0)
+    assert state(breaker) is BreakerState.HALF_OPEN
+    breaker.record(lost[1], ANSWERED, 1.0, 300, chance=0.0)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.tuples(
