@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from scripts.benchmarks import concurrency, latency, plans, submission
+from scripts.benchmarks import concurrency, guarding, latency, plans, submission
 from scripts.benchmarks.load import generator
 from scripts.benchmarks.machine import Machine, look
 from scripts.benchmarks.outages import measure as outages
@@ -29,6 +29,7 @@ MEASUREMENTS: Final[dict[str, str]] = {
     "P4": "latency",
     "P7": "plans",
     "P8": "concurrency",
+    "P11": "guarding",
 }
 #: Not among them unless it is named: it plays for minutes, and has a table of its own.
 OUTAGES: Final = "outages"
@@ -65,6 +66,7 @@ async def _measured(bench: Bench) -> tuple[Machine, list[Row], list[Played]]:
         "latency": partial(latency.measure, bench),
         "plans": partial(plans.measure, bench),
         "concurrency": partial(concurrency.measure, bench),
+        "guarding": partial(guarding.measure, bench),
     }
     rows: list[Row] = []
     for name in dict.fromkeys(MEASUREMENTS[wanted] for wanted in MEASUREMENTS if wanted in bench.wanted):

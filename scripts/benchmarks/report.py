@@ -20,6 +20,7 @@ class Unit(enum.StrEnum):
     TASKS = "tasks/s"
     SECONDS = "s"
     MILLISECONDS = "ms"
+    MICROSECONDS = "µs"
 
 
 class Side(msgspec.Struct, frozen=True):

@@ -62,7 +62,7 @@ def test_an_endpoint_that_is_slow_to_answer_gets_no_more_calls() -> None:
     assert {choose(stuck, chance / 10, 0.0) for chance in range(10)} == {1}
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(candidates, chances, chances)
 def test_whoever_is_better_off_is_not_beaten_by_the_other_of_its_pair(
     candidates: list[Candidate], first: float, second: float

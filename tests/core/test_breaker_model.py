@@ -185,13 +185,13 @@ policies = st.builds(
     probes=st.integers(1, 3),
     half_open_seconds=st.sampled_from([2.0, 8.0]),
 )
-outcomes = st.sampled_from([CallOutcome.ANSWERED] * 4 + [CallOutcome.FAILED] * 5 + [CallOutcome.DENIED])
+outcomes = st.sampled_from([CallOutcome.ANSWERED] * 7 + [CallOutcome.FAILED] * 5 + [CallOutcome.DENIED])
 steps = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0, 2.0, 2.0, 4.0, 8.0, 17.0]),
         st.sampled_from(["call"] * 5 + ["ask"] * 6 + ["settle"] * 4 + ["release", "check", "check", "check", "force"]),
         outcomes,
-        st.booleans(),
+        st.sampled_from([False, False, True]),
         st.integers(0, 20),
         st.sampled_from([None, None, None, 3.0, 90.0]),
         st.sampled_from([0.0, 0.5]),
@@ -252,7 +252,7 @@ class Pair:
             assert opening.asked_until == max(later, default=None)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 @given(policies, steps, st.sampled_from([True, True, False]))
 def test_the_breaker_does_what_the_model_does(policy: BreakerPolicy, steps: list[Step], opened: bool) -> None:
     pair, now = Pair(policy), 1.0

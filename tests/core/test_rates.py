@@ -93,7 +93,7 @@ steps = st.lists(st.tuples(st.floats(0, 10), st.floats(0, 300), st.floats(0, 600
 rates = st.sampled_from([0.5, 1, 7, 60, 600])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(rates, steps)
 def test_no_minute_holds_more_calls_than_the_rate_and_the_burst(
     rate: float, steps: list[tuple[float, float, float]]
@@ -113,7 +113,7 @@ def test_no_minute_holds_more_calls_than_the_rate_and_the_burst(
         assert inside <= rate + max(1.0, rate / 10) + 1e-6
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from([60.0, 600.0]), steps)
 def test_no_minute_holds_more_tokens_than_the_rate_the_burst_and_one_call(
     rate: float, steps: list[tuple[float, float, float]]
@@ -129,7 +129,7 @@ def test_no_minute_holds_more_tokens_than_the_rate_the_burst_and_one_call(
         assert inside <= rate * 1.1 + max(tokens for _, tokens in calls) + 1e-6
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(steps)
 def test_corrections_neither_make_nor_lose_tokens(steps: list[tuple[float, float, float]]) -> None:
     """As long as something is owed, what is owed is what was used, less what time paid, whatever was estimated."""

@@ -46,7 +46,7 @@ def test_where_nothing_is_allowed_it_is_asked_once_a_window() -> None:
     assert budget.again_at(7.0) == 17
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     st.builds(
         RetryBudgetPolicy,
