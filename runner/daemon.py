@@ -35,6 +35,7 @@ from runner.engine.journal import Journal
 from runner.engine.runner import Runner
 from runner.engine.slots import Slots
 from runner.handlers.checks import kinds_of
+from runner.handlers.earlier import EarlierAnswers
 from runner.handlers.registry import open_handlers
 from runner.handlers.work_directories import WorkDirectories
 from runner.ledgers.holder import Holder
@@ -196,7 +197,8 @@ async def _serve(
             open_orchestrators(settings.orchestrator, clock=clock, observer=telemetry, chance=random.random)
         )
         children = Children()
-        handlers = await stack.enter_async_context(_handlers(settings, orchestrators, telemetry, children))
+        earlier = EarlierAnswers(settings.orchestrator.answer_cache, ledger, clock.now)
+        handlers = await stack.enter_async_context(_handlers(settings, orchestrators, earlier, telemetry, children))
         work = WorkDirectories(settings.work_root, telemetry)
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
         equipment = _equipment(
@@ -238,13 +240,15 @@ async def kinds_known(settings: Settings) -> Kinds:
     Raises InvalidSettings: as `open_handlers` and `kinds_of`.
     """
     endpoints = open_orchestrators(settings.orchestrator, clock=SystemClock(), observer=Quiet(), chance=random.random)
-    async with endpoints as orchestrators, _handlers(settings, orchestrators, None, None) as handlers:
+    earlier = EarlierAnswers(settings.orchestrator.answer_cache)
+    async with endpoints as orchestrators, _handlers(settings, orchestrators, earlier, None, None) as handlers:
         return kinds_of(handlers)
 
 
 def _handlers(
     settings: Settings,
     orchestrators: Mapping[str, GuardedOrchestrator],
+    earlier: EarlierAnswers,
     telemetry: Telemetry | None,
     jobs: Jobs | None,
 ) -> AbstractAsyncContextManager[dict[str, Handler]]:
@@ -259,6 +263,7 @@ def _handlers(
         work_root=settings.work_root,
         observer=telemetry,
         jobs=jobs,
+        earlier=earlier,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.breaker import BreakerState
 from runner.core.events import Artifact, Failure, FallbackUsed, JobState, Json, Recorded, Usage
 from runner.core.filters import JobQuery
@@ -399,7 +400,23 @@ class Fleet(Protocol):
 # ------------------------------------------------------------------------------------------------------ ledger
 
 
-class Ledger(Protocol):
+class Answers(Protocol):
+    """Earlier answers of AI orchestrators, by what was asked. Every ledger has them.
+
+    Every verb may raise LedgerUnavailable: nothing was changed.
+    """
+
+    async def answer(self, key: bytes, *, since: Instant) -> KeptAnswer | None:
+        """The answer to a request (`runner.core.answers.request_key`), if it was given at `since` or later."""
+
+    async def keep_answer(self, key: bytes, answer: KeptAnswer, *, policy: AnswerCachePolicy) -> None:
+        """Keep it in the place of an earlier one. It is durable when this returns.
+
+        What then is too old, by the answer's own time, or too much, oldest first, is forgotten.
+        """
+
+
+class Ledger(Answers, Protocol):
     """The durable truth. Every verb below is one atomic commit, synced to disk when it returns.
 
     Every verb may raise LedgerUnavailable (LedgerFull): nothing was changed, the same call may be made again.

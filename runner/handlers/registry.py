@@ -15,6 +15,7 @@ from runner.handlers.approval import Approval
 from runner.handlers.code import RunCode
 from runner.handlers.commands import RunCommand
 from runner.handlers.delay import Delay
+from runner.handlers.earlier import EarlierAnswers
 from runner.handlers.files import FileOperation
 from runner.handlers.http import HttpRequest, http_session
 from runner.handlers.job import RunJob
@@ -53,12 +54,13 @@ def builtin_handlers(
     work_root: Path,
     observer: Observer | None = None,
     jobs: Jobs | None = None,
+    earlier: EarlierAnswers | None = None,
 ) -> dict[str, Handler]:
     """Our handlers by task type, FALLBACK among them. The first orchestrator takes tasks that name none.
 
     Each job's work directory is `work_root/<job_id>`.
     """
-    ask, pass_on = AskOrchestrator(orchestrators), PassOn()
+    ask, pass_on = AskOrchestrator(orchestrators, earlier), PassOn()
     return {
         "ai_prompt": ask,
         FALLBACK: ask,
@@ -90,10 +92,11 @@ async def open_handlers(
     work_root: Path = Path("work"),
     observer: Observer | None = None,
     jobs: Jobs | None = None,
+    earlier: EarlierAnswers | None = None,
 ) -> AsyncIterator[dict[str, Handler]]:
     """All handlers by task type, ready inside the context; those of installed packages too. Needs asyncio.
 
-    Without `jobs`, tasks of kind `job` fail.
+    Without `jobs`, tasks of kind `job` fail. Without `earlier`, no answers are kept.
 
     Raises InvalidSettings: if an installed package's handler cannot be loaded, or claims a task type of ours.
     """
@@ -112,6 +115,7 @@ async def open_handlers(
             work_root=work_root,
             observer=observer,
             jobs=jobs,
+            earlier=earlier,
         )
         if claimed := sorted(ours.keys() & added.keys()):
             raise InvalidSettings([f"an installed package claims the task type `{claimed[0]}`, which is built in"])

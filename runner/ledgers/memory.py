@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from anyio.lowlevel import checkpoint
 
+from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.errors import (
     AlreadyAnswered,
     ArtifactNotFound,
@@ -40,6 +41,7 @@ from runner.core.job import (
 )
 from runner.core.plan import Instant, JobId
 from runner.ledgers.admission import Admission
+from runner.ledgers.answers import AnswersInMemory
 
 
 class _Job:
@@ -86,6 +88,7 @@ class MemoryLedger:
         self._changes: list[tuple[_Job, JobState, int]] = []
         self._outbox: dict[int, _Waiting] = {}
         self._entries = 0
+        self._answers = AnswersInMemory()
         self._failures: list[Exception] = []
         self._frozen = False
 
@@ -400,6 +403,14 @@ class MemoryLedger:
             if sum(len(entry.record) for entry in found) >= max_bytes:
                 break
         return found
+
+    async def keep_answer(self, key: bytes, answer: KeptAnswer, *, policy: AnswerCachePolicy) -> None:
+        await self._begin()
+        self._answers.keep(key, answer, policy)
+
+    async def answer(self, key: bytes, *, since: Instant) -> KeptAnswer | None:
+        await self._begin()
+        return self._answers.answer(key, since)
 
     async def next_due(self, *, now: Instant) -> Instant | None:
         await self._begin()

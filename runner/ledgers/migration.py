@@ -13,9 +13,9 @@ from sqlalchemy.engine import Connection
 from runner.core.errors import LedgerDamaged
 
 #: The newest revision. Written here so that an up-to-date database opens without loading Alembic.
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 
-_KNOWN: Final = frozenset({"0001", "0002", "0003", HEAD})
+_KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", HEAD})
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 

@@ -230,6 +230,22 @@ reserved_tokens: Final = sa.Table(
 )
 _index("ix_reserved_tokens_budget_period", reserved_tokens.c.budget, reserved_tokens.c.period)
 
+#: What AI orchestrators answered, for tasks that fall back on it.
+answers: Final = sa.Table(
+    "answers",
+    metadata,
+    # A digest of what was asked.
+    sa.Column("key", sa.LargeBinary, primary_key=True),
+    sa.Column("given_at", sa.BigInteger, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    # Bytes of the output. It stands in the index, so that summing up reads no answer.
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("output", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("size >= 0", name="sizes_are_not_negative"),
+)
+_index("ix_answers_given_at", answers.c.given_at, answers.c.key, answers.c.size)
+
 runners: Final = sa.Table(
     "runners",
     metadata,

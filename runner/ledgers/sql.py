@@ -17,6 +17,7 @@ import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, make_url
 
+from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.errors import InvalidSettings, LedgerUnavailable
 from runner.core.events import Artifact
 from runner.core.filters import JobQuery
@@ -34,7 +35,7 @@ from runner.core.job import (
     Submitted,
 )
 from runner.core.plan import Instant, JobId
-from runner.ledgers import claims, journal, outbox, pauses, queries, signals, submissions, tallies
+from runner.ledgers import answers, claims, journal, outbox, pauses, queries, signals, submissions, tallies
 from runner.ledgers.commit import GroupCommit
 from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
@@ -49,6 +50,7 @@ from runner.ledgers.writes import (
     Claiming,
     Delivery,
     Intake,
+    Keeping,
     Pausing,
     Postponement,
     Proof,
@@ -89,6 +91,7 @@ PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Ou
     Claiming: claims.claim,
     Delivery: outbox.deliver,
     Postponement: outbox.put_off,
+    Keeping: answers.keep,
     Proof: _prove,
 }
 
@@ -282,6 +285,9 @@ class SqlLedger:
     async def put_off(self, entries: Collection[int], *, until: Instant) -> None:
         await self._write(Postponement(tuple(entries), until))
 
+    async def keep_answer(self, key: bytes, answer: KeptAnswer, *, policy: AnswerCachePolicy) -> None:
+        await self._write(Keeping(key, answer, policy))
+
     async def check(self) -> None:
         for content in (_PROOF, None):
             await self._write(Proof(self._holder.runner_id, content))
@@ -320,6 +326,9 @@ class SqlLedger:
 
     async def oldest_queued(self) -> dict[str, Instant]:
         return await self._read(queries.oldest_queued)
+
+    async def answer(self, key: bytes, *, since: Instant) -> KeptAnswer | None:
+        return await self._read(answers.answer, key, since)
 
     async def due(self, sink: str, *, now: Instant, limit: int, max_bytes: int) -> list[OutboxEntry]:
         return await self._read(outbox.due, sink, now, limit, max_bytes)

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.job import Append, Claim, Frame, JobSummary, NewJob, Signal, Steered, Submitted
 from runner.core.plan import Instant, JobId, Sequence
 
@@ -111,6 +112,14 @@ class Postponement(Write[None], frozen=True):
 
     entries: tuple[int, ...]
     until: Instant
+
+
+class Keeping(Write[None], frozen=True):
+    """Keep an answer, and forget what then is too old or too much."""
+
+    key: bytes
+    answer: KeptAnswer
+    policy: AnswerCachePolicy
 
 
 class Proof(Write[None], frozen=True):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
+from runner.core.answers import AnswerCachePolicy
 from runner.core.breaker import BreakerPolicy
 from runner.core.retry_budget import RetryBudgetPolicy
 from runner.core.secret import Secret
@@ -118,6 +119,7 @@ class OrchestratorSettings(Struct, frozen=True, kw_only=True):
     breaker: BreakerPolicy = BreakerPolicy()
     retry_budget: RetryBudgetPolicy = RetryBudgetPolicy()
     leases: LeasePolicy = LeasePolicy()
+    answer_cache: AnswerCachePolicy = AnswerCachePolicy()
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]

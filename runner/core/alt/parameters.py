@@ -47,6 +47,8 @@ class ParameterProblem(msgspec.Struct, frozen=True, kw_only=True):
 
     #: The parameter; empty if it is all of them together.
     name: str = ""
+    #: Where inside of the parameter, by keys and places from 0.
+    inside: tuple[str | int, ...] = ()
     #: A sentence.
     message: str
     #: What was probably meant.
@@ -232,7 +234,7 @@ def _report_problems(
     draft: Draft, index: int, check: ParameterCheck, problems: Iterable[ParameterProblem], report: Report
 ) -> None:
     for problem in problems:
-        path = _place(draft, index, (problem.name,) if problem.name else ())
+        path = _place(draft, index, (problem.name, *problem.inside) if problem.name else ())
         harmless = problem.only_warns or (problem.by_settings and not check.settings_known)
         tell = report.warn if harmless else report.error
         tell(problem.reason, path, problem.message, suggestion=problem.suggestion)
@@ -249,7 +251,8 @@ def _place(draft: Draft, index: int, path: Path) -> Path:
     if not path:
         return located[:-1] if located[-1] == "" else (*located[:-1], "parameters")
     # A parameter that is not there is looked for in the text that stands for the prompt.
-    return located if path[0] in located or located[-1] == "value" else (*located[:-1], "parameters")
+    found = path[0] in located or located[-len(path) :][:1] == ("value",)
+    return located if found else (*located[:-1], "parameters")
 
 
 # ------------------------------------------------------------------------------------------------------- types
