@@ -14,8 +14,10 @@ from typer.core import TyperGroup
 from runner import __version__
 from runner.cli import (
     answer,
+    breakers,
     convert,
     doctor,
+    endpoints,
     exits,
     graph,
     handlers,
@@ -104,6 +106,8 @@ def application() -> typer.Typer:
     of_operation("serve")(serve.serve)
     of_operation("doctor")(doctor.doctor)
     of_operation("simulate-orchestrator")(simulate.simulate_orchestrator)
+    app.add_typer(breakers.commands(), name="breakers", rich_help_panel="Operation")
+    app.add_typer(endpoints.commands(), name="endpoints", rich_help_panel="Operation")
     app.add_typer(last.commands(), name="last", rich_help_panel="Jobs")
     return app
 

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from runner.client.connection import LONGEST_WAIT, LOST, Connection, Losses
 from runner.client.errors import StreamBroken, refusal, why_lost
+from runner.core.breaker import BreakerState
 
 Watched = TypeVar("Watched", messages.WatchBreakersResponse, messages.WatchEndpointsResponse)
 
@@ -62,10 +63,11 @@ class AdminCalls(Connection):
                 yield response
 
     async def set_breaker(
-        self, endpoint: str, state: admin_pb2.BreakerState.ValueType, *, models: Collection[str] = ()
+        self, endpoint: str, state: BreakerState, *, models: Collection[str] = ()
     ) -> list[admin_pb2.Breaker]:
         """Set circuit breakers of an endpoint by hand: of some models, or all that exist. CLOSED is a reset."""
-        request = messages.SetBreakerRequest(endpoint=endpoint, models=models, state=state)
+        number = admin_pb2.BreakerState.Value(f"BREAKER_STATE_{state.name}")
+        request = messages.SetBreakerRequest(endpoint=endpoint, models=models, state=number)
         return list((await self._call(lambda: self._admin.SetBreaker(request, timeout=self.timeout))).breakers)
 
     # ------------------------------------------------------------------------------------------------- endpoints

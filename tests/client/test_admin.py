@@ -72,9 +72,9 @@ async def test_breakers_are_listed_and_set() -> None:
     async with connected(fleet) as client:
         assert [each.model for each in await client.breakers()] == ["m0", "m1", "m2"]
         assert await client.breakers(["b"]) == []
-        [changed] = await client.set_breaker("a", admin_pb2.BREAKER_STATE_FORCED_OPEN, models=["m1"])
+        [changed] = await client.set_breaker("a", BreakerState.FORCED_OPEN, models=["m1"])
         assert (changed.model, changed.state) == ("m1", admin_pb2.BREAKER_STATE_FORCED_OPEN)
-        assert len(await client.set_breaker("a", admin_pb2.BREAKER_STATE_CLOSED)) == 3
+        assert len(await client.set_breaker("a", BreakerState.CLOSED)) == 3
 
 
 async def test_more_than_a_page_is_listed_as_one() -> None:
