@@ -12,6 +12,7 @@ import ipaddress
 import math
 import re
 import socket
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,12 @@ from runner.core.secret import MASK
 
 #: Milliseconds that were left for the call when it was sent; the other side may give up after them.
 DEADLINE_HEADER: Final = "X-Deadline-Ms"
+
+#: One side does not accept the other's certificate.
+CERTIFICATE_REFUSED: Final = "CERTIFICATE_REFUSED"
+
+#: By these, in what OpenSSL calls the reason, a server complains of the certificate that we have, or have not.
+_OF_OUR_CERTIFICATE: Final = ("certificate", "unknown ca", "access denied", "alert handshake failure")
 
 #: Seconds; no server makes us wait longer, whatever it asks for.
 MAX_RETRY_AFTER: Final = 86_400.0
@@ -111,6 +118,8 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int
     #: Where an operator changes them, for messages: `http_request`, `orchestrator.endpoints[main]`.
     settings: str
+    #: What to do about certificates, as the end of a message.
+    tls_advice: str = ""
 
 
 class IncomingAnswer:
@@ -195,7 +204,8 @@ async def call(
 
     `who` names the other side in messages and must hold no secret. `request` goes to aiohttp.
 
-    Raises AttemptError: CONNECTION_FAILED, TIMED_OUT, INVALID_ANSWER (not HTTP), all retryable.
+    Raises AttemptError: CONNECTION_FAILED, TIMED_OUT, INVALID_ANSWER (not HTTP), all retryable; CERTIFICATE_REFUSED,
+    which is not.
     """
     # A large body as one piece would hold the loop while it is copied; a file is read piece by piece.
     data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body
@@ -216,14 +226,11 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
     except TimeoutError as error:
         message = f"{who} did not answer within {limits.timeout:g} s"
         raise AttemptError("TIMED_OUT", message, retryable=True) from error
+    except ssl.SSLError as error:
+        # Also what aiohttp makes of one that comes while it connects. First, as some have no `os_error`.
+        raise _tls_failure(error, who, limits) from error
     except aiohttp.ClientConnectorError as error:
-        if isinstance(error.os_error, PrivateAddress):
-            kind = "link-local" if isinstance(error.os_error, LinkLocalAddress) else "private"
-            setting = f"{limits.settings}.{error.os_error.setting}"
-            message = f"{who} is at a {kind} address, which the setting `{setting}` does not allow"
-            raise AttemptError("PRIVATE_ADDRESS", message, retryable=False) from error
-        reason = error.os_error.strerror or type(error.os_error).__name__
-        raise AttemptError("CONNECTION_FAILED", f"cannot connect to {who}: {reason}", retryable=True) from error
+        raise _not_connected(error, who, limits) from error
     except aiohttp.TooManyRedirects as error:
         message = f"{who} redirected more often than is followed (setting `{limits.settings}.max_redirects`)"
         raise AttemptError("TOO_MANY_REDIRECTS", message, retryable=False) from error
@@ -235,8 +242,38 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
     except aiohttp.ClientResponseError as error:
         raise AttemptError("INVALID_ANSWER", f"{who} did not answer in HTTP", retryable=True) from error
     except (aiohttp.ClientError, OSError) as error:
-        message = f"the connection to {who} broke off ({type(error).__name__})"
-        raise AttemptError("CONNECTION_FAILED", message, retryable=True) from error
+        raise _broken_off(error, who, limits) from error
+
+
+def _not_connected(error: aiohttp.ClientConnectorError, who: str, limits: CallLimits) -> AttemptError:
+    if isinstance(error.os_error, PrivateAddress):
+        kind = "link-local" if isinstance(error.os_error, LinkLocalAddress) else "private"
+        setting = f"{limits.settings}.{error.os_error.setting}"
+        message = f"{who} is at a {kind} address, which the setting `{setting}` does not allow"
+        return AttemptError("PRIVATE_ADDRESS", message, retryable=False)
+    reason = error.os_error.strerror or type(error.os_error).__name__
+    return AttemptError("CONNECTION_FAILED", f"cannot connect to {who}: {reason}", retryable=True)
+
+
+def _broken_off(error: Exception, who: str, limits: CallLimits) -> AttemptError:
+    if isinstance(error.__cause__, ssl.SSLError):
+        return _tls_failure(error.__cause__, who, limits)
+    message = f"the connection to {who} broke off ({type(error).__name__})"
+    return AttemptError("CONNECTION_FAILED", message, retryable=True)
+
+
+def _tls_failure(error: ssl.SSLError, who: str, limits: CallLimits) -> AttemptError:
+    """Certificates are mended by people, and not by trying again; the rest is like any broken connection."""
+    inner = getattr(error, "os_error", error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        message = f"the certificate of {who} is not to be trusted: {inner.verify_message}{limits.tls_advice}"
+        return AttemptError(CERTIFICATE_REFUSED, message, retryable=False)
+    reason = (getattr(inner, "reason", None) or "no reason given").lower().replace("_", " ")
+    if any(word in reason for word in _OF_OUR_CERTIFICATE):
+        told = "refused us, most often for the certificate that we show or do not show"
+        message = f"{who} {told}: {reason}{limits.tls_advice}"
+        return AttemptError(CERTIFICATE_REFUSED, message, retryable=False)
+    return AttemptError("CONNECTION_FAILED", f"TLS with {who} failed: {reason}", retryable=True)
 
 
 def status_is_retryable(status: int) -> bool:

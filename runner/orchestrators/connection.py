@@ -166,6 +166,7 @@ class Connection:
             idle=self.settings.idle_timeout_seconds,
             max_bytes=self.settings.max_answer_bytes,
             settings=f"orchestrator.endpoints[{self.name}]",
+            tls_advice=f" (settings `orchestrator.endpoints[{self.name}].tls_*`)",
         )
 
 
