@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from runner.cli.view import JobView, TaskView
+from runner.cli.view import JobView, TaskView, parked
 from runner.core import events
 from runner.core.events import JobState, TaskState, WaitReason
 from runner.core.plan import Instant
@@ -38,7 +38,6 @@ TASK_LOOKS: Final = {
 }
 _WAITS: Final = {
     WaitReason.BACKING_OFF: "backing off",
-    WaitReason.BREAKER_OPEN: "circuit breaker open",
     WaitReason.RATE_LIMITED: "no room at the endpoint",
 }
 _MICROS: Final = 1_000_000
@@ -112,7 +111,7 @@ def _of_task(event: events.TaskEvent, view: JobView, time: Instant) -> str:  # n
             if event.reason is WaitReason.AWAITING_APPROVAL:
                 how = f" ({answering(view.id, event.task_id)})" if view.reachable else ""
                 return f"asks for approval: {event.message}{how}"
-            return f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
+            return parked(event) or f"waits {between(time, event.until)} ({_WAITS[event.reason]}): {event.message}"
         case events.TaskFailed() | events.TaskTimedOut():
             return f"{TASK_LOOKS[task.state][1]}: {failure(event.failure)}"
         case events.TaskSignalled():

@@ -136,6 +136,8 @@ def _why(job: str, task: Any) -> str:
         return f"reused from job {task.reused_from}"
     if task.wait_reason == WaitReason.AWAITING_APPROVAL:
         return f"{task.wait_message} ({answering(job, task.task_id)})"
+    if task.wait_reason == WaitReason.BREAKER_OPEN and task.HasField("waiting_until"):
+        return f"parked until {task.waiting_until.ToDatetime(UTC):%H:%M:%S} UTC: {task.wait_message}"
     return task.wait_message or _failure(task, "failure")
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from runner.core import events
@@ -273,10 +274,19 @@ def _apply(task: TaskView, event: events.TaskEvent, time: Instant) -> None:
         case events.AttemptParked():
             # For a person there is no time at which it tries again.
             until = None if event.reason is events.WaitReason.AWAITING_APPROVAL else event.until
-            task.trouble, task.waiting_until = event.message, until
+            task.trouble, task.waiting_until = parked(event) or event.message, until
     if task.state.terminal:
         task.ended_at = time
         task.trouble = _why(event)
+
+
+def parked(event: events.AttemptParked) -> str:
+    """`parked: orchestrator-a is open until 12:03:20 UTC: …` of one that waits for a circuit breaker, else empty."""
+    if event.reason is not events.WaitReason.BREAKER_OPEN:
+        return ""
+    until = datetime.fromtimestamp(event.until / 1_000_000, UTC)
+    where = event.endpoint or "its circuit breaker"
+    return f"parked: {where} is open until {until:%H:%M:%S} UTC{f': {event.message}' if event.message else ''}"
 
 
 def _why(event: events.TaskEvent) -> str:

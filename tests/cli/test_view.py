@@ -13,6 +13,7 @@ from runner.cli.view import FAILED_KEPT, TAIL, JobView
 from runner.core import events
 from runner.core.events import Event, JobState, TaskState
 from runner.core.plan import Priority
+from runner.frames import timestamp
 from tests.reports.conftest import START
 from tests.reports.flows import counting, ran, tickets, triage
 
@@ -99,9 +100,20 @@ def test_events_after_a_gap_change_what_they_can() -> None:
         ),
         (
             events.AttemptParked(
-                "a", attempt=1, reason=events.WaitReason.BREAKER_OPEN, until=6 * SECOND, message="open"
+                "a",
+                attempt=1,
+                reason=events.WaitReason.BREAKER_OPEN,
+                until=(12 * 3600 + 3 * 60 + 20) * SECOND,
+                endpoint="orchestrator-a",
+                message="12 of 20 calls failed",
             ),
-            "a: waits 2.0 s (circuit breaker open): open",
+            "a: parked: orchestrator-a is open until 12:03:20 UTC: 12 of 20 calls failed",
+        ),
+        (
+            events.AttemptParked(
+                "a", attempt=1, reason=events.WaitReason.RATE_LIMITED, until=6 * SECOND, message="32 calls"
+            ),
+            "a: waits 2.0 s (no room at the endpoint): 32 calls",
         ),
         (events.TaskCancelled("b", attempt=0, reason="dependency `a` failed"), "b: cancelled: dependency `a` failed"),
         (events.TaskSkipped("b", "not taken"), "b: skipped: not taken"),
@@ -283,3 +295,22 @@ def test_what_stood_in_for_a_first_choice_is_told_with_the_reason() -> None:
     happened: list[Event] = [ACCEPTED, STARTED, events.AttemptStarted("t", 1, "ai_prompt"), done]
     told = sentences.told(events.Recorded(4, 4 * SECOND, done), view_of(*happened))
     assert told.endswith("; b · small stood in for a: the circuit breaker of `a` is open [BREAKER_OPEN]")
+
+
+def test_a_parked_task_says_on_the_terminal_and_in_its_table_until_when_and_for_whom() -> None:
+    until = (12 * 3600 + 3 * 60 + 20) * SECOND
+    parked = events.AttemptParked(
+        "a", attempt=1, reason=events.WaitReason.BREAKER_OPEN, until=until, endpoint="orchestrator-a", message="slow"
+    )
+    view = view_of(ACCEPTED, STARTED, events.AttemptStarted("a", 1, "x"), parked)
+    drawn = told(*job_rows(view, until - 14 * SECOND, 10, 150))
+    assert "again in 14.0 s  parked: orchestrator-a is open until 12:03:20 UTC: slow" in drawn
+    task = job_pb2.Task(
+        task_id="a",
+        state=job_pb2.TASK_STATE_WAITING,
+        wait_reason=job_pb2.WAIT_REASON_BREAKER_OPEN,
+        wait_message="slow",
+        waiting_until=timestamp(until),
+    )
+    shown = told(tables.tasks(job_pb2.Job(job_id="j", tasks=[task])))
+    assert "parked until 12:03:20 UTC: slow" in shown
