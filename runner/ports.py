@@ -22,6 +22,8 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    Reservation,
+    Shortfall,
     Signal,
     Steered,
     Submitted,
@@ -112,6 +114,9 @@ class Attempt(Protocol):
         Raises AttemptPutOff: if a budget can take it later: when calls under way have ended, or its period has.
         """
 
+    def tokens_left(self) -> int | None:
+        """Tokens of the job's own budget that are neither used nor reserved; None where nothing bounds them."""
+
 
 class Bulkhead(msgspec.Struct, frozen=True):
     """A bound on the attempts that may be at one place at a time, so that a sick place holds up nobody else."""
@@ -176,6 +181,8 @@ class ChildJob(msgspec.Struct, frozen=True, kw_only=True):
     #: None for the descriptor's.
     priority: Priority | None = None
     labels: Mapping[str, str] = {}
+    #: Tokens that its AI calls may take together; None for what its descriptor or the settings say.
+    token_budget: int | None = None
     traceparent: str = ""
 
 
@@ -191,6 +198,8 @@ class ChildEnd(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Mapping[TaskId, Json]
     #: The child's artifacts that hold the outputs which are too large to be among `outputs`.
     large_outputs: Mapping[TaskId, Artifact]
+    #: What its AI calls consumed; None where there were none.
+    usage: Usage | None = None
 
 
 class Jobs(Protocol):
@@ -199,7 +208,8 @@ class Jobs(Protocol):
     async def submit(self, child: ChildJob) -> JobId:
         """Accept a child, or find the one that was accepted before. It is durable when this returns.
 
-        Its deadline is the parent's. Labels tell its parent, the root of all, and how deep it is.
+        Its deadline is the parent's. Labels tell its parent, the root of all, and how deep it is; those of the parent's
+        that have a token budget are its own, too.
 
         Raises AttemptError: CHILD_REFUSED, if the descriptor or another field is wrong; NESTED_TOO_DEEP.
         Raises AttemptPutOff: if no job can be taken now.
@@ -460,6 +470,17 @@ class Ledger(Answers, Protocol):
         The very same append may be made again; it is committed once.
         Raises LeaseLost: if the token is not the job's newest, nobody holds it, or the frame is not its next.
         """
+
+    async def reserve_tokens(self, reservation: Reservation) -> Shortfall | None:
+        """Take tokens out of the budgets of labels for a call that is about to be made.
+
+        None: all of them can take it. Else none of them has changed. A reservation counts for as long as its job has
+        this claim and no append has `settled` its task; further ones of the same task add to it.
+        Raises LeaseLost: if the token is not the job's newest, or nobody holds it.
+        """
+
+    async def spent_tokens(self, budget: str, period: str) -> int:
+        """What was used of a budget in a period, as appends told it."""
 
     async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:
         """Extend leases. Answers the jobs that are still this runner's."""

@@ -20,6 +20,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from runner.core.alt.limits import DescriptorLimits
+from runner.core.budgets import LabelBudget
 from runner.core.errors import InvalidSettings
 from runner.core.retry import RetryPolicy
 from runner.core.secret import MASK, Secret
@@ -99,6 +100,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     descriptor: DescriptorLimits = DescriptorLimits()
     engine: EngineSettings = EngineSettings()
     retry: RetryPolicy = RetryPolicy()
+    #: Tokens that jobs with a label may take together.
+    budgets: tuple[LabelBudget, ...] = ()
     queues: dict[str, QueueSettings] = msgspec.field(default_factory=lambda: {DEFAULT_QUEUE: QueueSettings()})
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     http_request: HttpRequestSettings = HttpRequestSettings()
@@ -125,6 +128,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             yield "`retry.base_seconds` must be at least 0 and at most `retry.cap_seconds`"
         if self.retry.multiplier < 1:
             yield "`retry.multiplier` must be at least 1"
+        names = [budget.name for budget in self.budgets]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"`budgets` has `{name}` more than once"
         if self.engine.poll_seconds >= self.health.stall_seconds:
             yield "`engine.poll_seconds` must be less than `health.stall_seconds`, or an idle daemon looks stalled"
         for name, limit in msgspec.structs.asdict(self.descriptor).items():
@@ -192,7 +198,7 @@ _OTHERS: Final = re.compile(
 )
 
 #: What the daemon takes over while it runs; a name stands for everything under it.
-RELOADABLE: Final = frozenset({"log.level", "engine", "retry", "queues", "secrets"})
+RELOADABLE: Final = frozenset({"log.level", "engine", "retry", "queues", "secrets", "budgets"})
 
 
 def load(

@@ -56,6 +56,8 @@ class FakeAttempt:
         self.pieces: list[str] = []
         #: Every call that was announced, as its prompt and the tokens of its answer.
         self.reserved: list[tuple[str, int | None]] = []
+        #: Tokens of the job's budget; None where it has none.
+        self.left: int | None = None
         #: Set it to refuse the next calls.
         self.budget_error: AttemptError | None = None
 
@@ -92,3 +94,6 @@ class FakeAttempt:
         self.reserved.append((prompt, answer))
         if self.budget_error is not None:
             raise self.budget_error
+
+    def tokens_left(self) -> int | None:
+        return self.left

@@ -54,6 +54,7 @@ def run(
     inputs_file: submission.InputsFile = None,
     deadline: submission.Deadline = "",
     fail_fast: submission.FailFast = None,
+    token_budget: submission.TokenBudget = None,
     approve_all: Annotated[bool, typer.Option("--approve-all", help="Approve whatever tasks ask for.")] = False,
     reject_all: Annotated[bool, typer.Option("--reject-all", help="Reject whatever tasks ask for.")] = False,
     settings: serve.SettingsFile = None,
@@ -83,6 +84,7 @@ def run(
         inputs_file=inputs_file,
         deadline=deadline,
         fail_fast=fail_fast,
+        token_budget=token_budget,
     )
     asked(now=datetime.now(UTC))
     given = {"records.directory": records, "orchestrator.endpoints.0.url": orchestrator}

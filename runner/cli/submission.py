@@ -50,6 +50,16 @@ FailFast = Annotated[
     bool | None,
     typer.Option("--fail-fast/--no-fail-fast", help="Whether one failed task cancels the rest.", show_default=False),
 ]
+TokenBudget = Annotated[
+    int | None,
+    typer.Option(
+        "--token-budget",
+        metavar="N",
+        min=1,
+        help="Tokens that all AI calls of a job may take together; instead of the descriptor's.",
+        show_default=False,
+    ),
+]
 
 
 def request(
@@ -62,6 +72,7 @@ def request(
     inputs_file: Path | None,
     deadline: str,
     fail_fast: bool | None,
+    token_budget: int | None,
 ) -> dict[str, Any]:
     """What these options mean to `Client.submit`. Raises Unusable: if one of them means nothing."""
     meant: dict[str, Any] = {
@@ -70,6 +81,7 @@ def request(
         "deadline": arguments.moment(deadline, now=now, option="--deadline"),
         "inputs_json": arguments.inputs(value or (), inputs_file),
         "fail_fast": fail_fast,
+        "token_budget": token_budget or 0,
     }
     return meant if priority is None else meant | {"priority": list(Urgency).index(priority) + 1}
 

@@ -33,6 +33,7 @@ def submit(
         str, typer.Option("--request-id", help="Names the submission: sent again, it gives the same job.")
     ] = "",
     fail_fast: submission.FailFast = None,
+    token_budget: submission.TokenBudget = None,
     validate_only: Annotated[
         bool, typer.Option("--validate-only", help="Let the daemon check the files; accept nothing.")
     ] = False,
@@ -53,6 +54,7 @@ def submit(
         inputs_file=inputs_file,
         deadline=deadline,
         fail_fast=fail_fast,
+        token_budget=token_budget,
     )
     request |= {
         "request_id": request_id,

@@ -41,9 +41,12 @@ class Client(AdminCalls):
         deadline: datetime | None = None,
         inputs_json: bytes = b"",
         fail_fast: bool | None = None,
+        token_budget: int = 0,
         validate_only: bool = False,
     ) -> job_service_pb2.SubmitJobResponse:
         """Submit a descriptor. When this returns, the job is on the daemon's disk.
+
+        `token_budget` bounds the tokens of all its AI calls; 0 for what the descriptor says, or the daemon's settings.
 
         Raises CallRefused: with `findings` if the descriptor is wrong; see the daemon's documentation of errors.
         """
@@ -58,6 +61,7 @@ class Client(AdminCalls):
             deadline=_timestamp(deadline),
             inputs_json=inputs_json,
             fail_fast=fail_fast,
+            token_budget=token_budget,
             validate_only=validate_only,
         )
         return await self._call(lambda: self._stub.SubmitJob(request, timeout=self.timeout))

@@ -118,10 +118,10 @@ class Account:
         """A call for which they were reserved is not made."""
         self._reserved[task_id] -= tokens
 
-    def settle(self, task_id: TaskId, used: int) -> None:
-        """An attempt has ended: what it used comes in place of what it had reserved."""
-        self._reserved.pop(task_id, None)
+    def settle(self, task_id: TaskId, used: int) -> int:
+        """An attempt has ended: what it used comes in place of what it had reserved. Answers what that was."""
         self.used += used
+        return self._reserved.pop(task_id, 0)
 
 
 def estimate(prompt: str, answer: int) -> int:

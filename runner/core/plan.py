@@ -226,6 +226,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     expected_seconds: float | None = None
     #: Cancel everything as soon as one task has failed for good.
     fail_fast: bool = False
+    #: Tokens that all calls to AI models may take together; None: nothing bounds them. Settled when it is submitted.
+    token_budget: int | None = None
     #: The descriptor's metadata and its unknown fields, carried to the record.
     metadata: dict[str, Any] = {}
     #: Whether tasks may set variables: those that there are, or that the results of calls begin.

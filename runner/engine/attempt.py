@@ -29,6 +29,7 @@ from runner.core.job import Signal
 from runner.core.plan import Instant, JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
+from runner.engine.budgets import Budgets
 from runner.ports import Attempt, Bulkhead, FileLeft, Handler, Outcome, Secrets
 
 #: Characters of streamed text that may wait for a commit before `output` makes its handler wait.
@@ -88,6 +89,7 @@ class LiveAttempt(Attempt):
         waited: float,
         secrets: Secrets,
         redaction: Redaction,
+        budgets: Budgets,
         changed: Callable[[], None],
     ) -> None:
         self.job_id = job_id
@@ -115,6 +117,7 @@ class LiveAttempt(Attempt):
         #: The daemon's own secrets, with which handlers call, whether this attempt knows of them or not.
         self._daemons = redaction
         self._redaction = redaction.knowing({})
+        self._budgets = budgets
         self._changed = changed
         self._progress: AttemptProgressed | None = None
         self._text: list[str] = []
@@ -148,6 +151,12 @@ class LiveAttempt(Attempt):
 
     async def stop_requested(self) -> None:
         await self._stopping.wait()
+
+    async def reserve_tokens(self, prompt: str, *, answer: int | None = None) -> None:
+        await self._budgets.reserve(self.task.id, prompt, answer)
+
+    def tokens_left(self) -> int | None:
+        return self._budgets.left
 
     def redacted(self, value: Json) -> Json:
         return self._redaction.value(value)

@@ -12,7 +12,7 @@ A child is a job like any other: durable, claimed, watched and recorded by itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -33,6 +33,7 @@ from runner.core.errors import (
 from runner.core.events import TaskState, WaitReason
 from runner.core.job import Frame, JobSummary
 from runner.core.plan import Instant, JobId
+from runner.core.usage import usage_of
 from runner.engine.again import RETRY_OF
 from runner.engine.family import PARENT, ROOT, child_labels, depth_of
 from runner.engine.patience import patiently
@@ -81,7 +82,8 @@ class Children(Jobs):
             message = f"jobs that run jobs go {limit} deep at most (setting `engine.max_job_depth`)"
             raise AttemptError("NESTED_TOO_DEEP", message, retryable=False)
         family, ahead_of = child_labels(parent), rank(root, self._with.settings) - depth
-        submit = partial(self._runner.submit_child, _submission(child, parent), family=family, ahead_of=ahead_of)
+        asked = _submission(child, parent, {budget.label for budget in self._with.budgets})
+        submit = partial(self._runner.submit_child, asked, family=family, ahead_of=ahead_of)
         try:
             accepted = await patiently(submit)
         except RequestIdReused as error:
@@ -211,6 +213,7 @@ class Children(Jobs):
                 for artifact in task.artifacts
                 if artifact.id == task.output_artifact_id
             },
+            usage=usage_of(run),
         )
 
     def _put_off(self, error: Exception, seconds: float = 0.0) -> AttemptPutOff:
@@ -218,14 +221,17 @@ class Children(Jobs):
         return AttemptPutOff(WaitReason.RATE_LIMITED, f"the child job waits: {error}", until=until)
 
 
-def _submission(child: ChildJob, parent: JobSummary) -> Submission:
+def _submission(child: ChildJob, parent: JobSummary, budgeted: Container[str]) -> Submission:
+    """The child, with the labels by which its parent takes of budgets: no job gets out of them by running another."""
+    inherited = {key: value for key, value in parent.labels.items() if key in budgeted}
     return Submission(
         descriptor=child.descriptor,
         content_type=child.content_type,
         request_id=child.request_id,
         priority=child.priority,
         queue=child.queue or parent.queue,
-        labels=dict(child.labels),
+        labels={**child.labels, **inherited},
+        token_budget=child.token_budget,
         deadline=parent.deadline,
         inputs=child.inputs,
         traceparent=child.traceparent,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from runner.core.budgets import LabelBudget
 from runner.core.plan import JobId
 from runner.core.redaction import Redaction
 from runner.core.retry import RetryPolicy
@@ -12,6 +13,7 @@ from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
 from runner.engine.children import Children
 from runner.engine.journal import Journal
+from runner.engine.line import Line
 from runner.engine.settings import EngineSettings
 from runner.engine.slots import Slots
 from runner.ports import Clock, Handler, Ledger, Observer, Secrets
@@ -28,7 +30,7 @@ async def _leave_as_it_is(job_id: JobId) -> None:
 class Equipment:
     """The ports and settings of one running engine.
 
-    `settings`, `retry`, `secrets` and `redaction` are replaced on reload.
+    `settings`, `retry`, `secrets`, `redaction` and `budgets` are replaced on reload.
     """
 
     #: New at every start of the process.
@@ -54,6 +56,9 @@ class Equipment:
     sinks: Mapping[str, Bell]
     #: Jobs that tasks run; the handler of task kind `job` has the same one.
     children: Children = field(default_factory=Children)
+    #: The token budgets of labels, and who waits for room in them.
+    budgets: tuple[LabelBudget, ...] = ()
+    budget_line: Line = field(default_factory=Line)
     #: Told of each job that ended here, after its end is durable, and when nothing of it runs any more. Must not raise.
     job_ended: Callable[[JobId], Awaitable[None]] = _leave_as_it_is
 

@@ -47,6 +47,7 @@ from runner.engine.attempt import (
     bulkhead_of,
 )
 from runner.engine.bell import Bell
+from runner.engine.budgets import Budgets
 from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
@@ -74,6 +75,7 @@ class Execution:
         self._plan: Plan
         self._run: JobRun
         self._reach: Reach
+        self._budgets: Budgets
         #: Tasks that have a slot and start with the commit under way.
         self._starting: list[TaskRun] = []
         self._live: dict[TaskId, LiveAttempt] = {}
@@ -159,6 +161,7 @@ class Execution:
         inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
         run = JobRun(self._plan, deadline=claim.summary.deadline, job_id=self.job_id, inputs=inputs)
         self._run = run.replay(frames.decode(claim.frames))
+        self._budgets = Budgets(claim, self._with, limit=self._plan.token_budget, run=self._run)
         limit = self._with.settings.max_referenced_bytes
         self._reach = Reach(self.job_id, inputs, self._run, self._fetch, max_referenced_bytes=limit)
         self._kept = Kept.by([*self._run.tasks.values(), *self._run.promises])
@@ -209,10 +212,13 @@ class Execution:
         for live, result in ended:
             del self._live[live.task.id]
             if isinstance(result, Interrupted):
+                self._budgets.ended(live.task, None)
                 continue
             for event in live.drain():
                 self._record(event)
-            self._record(self._outcome(live, result))
+            outcome = self._outcome(live, result)
+            self._record(outcome)
+            self._budgets.ended(live.task, outcome)
             if isinstance(result, Failed) and isinstance(result.error, AttemptPutOff):
                 self._await_turn(live.task.id, result.error)
 
@@ -332,6 +338,7 @@ class Execution:
             waited=(began - (began if task.started_at is None else task.started_at)) / MICROS,
             secrets=self._with.secrets,
             redaction=self._with.redaction,
+            budgets=self._budgets,
             changed=self._news,
         )
         self._live[task.plan.id] = live
@@ -415,6 +422,7 @@ class Execution:
         for index, chunk in enumerate(pieces):
             frame = frames.encode(chunk)
             whole = index == len(pieces) - 1
+            settlement = self._budgets.settlement()
             await patiently(
                 self._with.ledger.append,
                 Append(
@@ -427,8 +435,11 @@ class Execution:
                     artifacts=tuple(self._artifacts),
                     ending=self._ending() if frame.terminal else None,
                     release=whole and self._released,
+                    spent=settlement.spent,
+                    settled=settlement.settled,
                 ),
             )
+            self._budgets.committed()
             self._artifacts.clear()
             self._summary = msgspec.structs.replace(
                 self._summary,

@@ -73,6 +73,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_looked_at_bytes: Count = 64 * 1024 * 1024
     #: Characters of the id of an instance that runs others, with which the ids of all of them begin.
     max_instance_id: Count = 1_000
+    #: Tokens that all AI calls of a job may take together, where neither submitter nor descriptor says; 0: no bound.
+    default_token_budget: Annotated[int, Meta(ge=0)] = 0
+    #: Tokens that an answer is taken to cost before it is there, where the task sets no `max_tokens`; for budgets.
+    default_answer_tokens: Count = 1024
     #: Jobs in one BatchSubmitJobs.
     max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     #: Whether a job may name a queue that `queues` does not; it then has the limits of `queues.default`.

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from runner import frames
-from runner.core import references
+from runner.core import budgets, references
 from runner.core.alt import DescriptorLimits, Kinds, decode
 from runner.core.alt.media import Format, format_of
 from runner.core.alt.parameters import NO_KINDS
@@ -54,6 +54,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     inputs: bytes = b""
     #: None for the descriptor's.
     fail_fast: bool | None = None
+    #: Tokens that its AI calls may take together; None for the descriptor's, else the setting's.
+    token_budget: int | None = None
     #: What is wrong with the request itself and has no place above.
     problems: tuple[Finding, ...] = ()
     #: W3C trace context of the submitter, or empty. Not part of the body that a request id stands for.
@@ -96,7 +98,7 @@ def prepare(
     if problems:
         raise InvalidRequest(*problems)
     decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits, kinds=kinds)
-    plan = _overridden(decoded.plan, submission)
+    plan = _overridden(decoded.plan, submission, settings)
     encoded = decoded.packed if decoded.packed and plan is decoded.plan else msgspec.msgpack.encode(plan)
     if plan.has_variables and (too_large := list(_large_values(plan, settings))):
         raise InvalidRequest(*too_large)
@@ -157,12 +159,13 @@ def _missing_inputs(plan: Plan, encoded: bytes, submission: Submission) -> list[
     return sorted(references.required_inputs(plan) - _inputs(submission).keys())
 
 
-def _overridden(plan: Plan, submission: Submission) -> Plan:
+def _overridden(plan: Plan, submission: Submission, settings: EngineSettings) -> Plan:
     if submission.priority is not None:
         plan = msgspec.structs.replace(plan, priority=submission.priority)
     if submission.fail_fast is not None:
         plan = msgspec.structs.replace(plan, fail_fast=submission.fail_fast)
-    return plan
+    budget = submission.token_budget or budgets.told_in(plan.metadata) or settings.default_token_budget
+    return msgspec.structs.replace(plan, token_budget=budget) if budget else plan
 
 
 def _new_job(
@@ -218,8 +221,12 @@ def rank(job: JobSummary, settings: EngineSettings) -> Instant:
 
 def _fingerprint(submission: Submission) -> bytes:
     """SHA-256 of what a request id stands for: all but the trace, which differs from try to try."""
-    body = msgspec.structs.replace(submission, traceparent="")
-    return hashlib.sha256(msgspec.msgpack.encode(body, order="deterministic")).digest()
+    body = msgspec.structs.asdict(submission) | {"traceparent": "", "labels": dict(sorted(submission.labels.items()))}
+    # Of what came in later versions nothing is said where nothing was: who repeats a submission to a newer daemon
+    # must find the job.
+    if submission.token_budget is None:
+        del body["token_budget"]
+    return hashlib.sha256(msgspec.msgpack.encode(body)).digest()
 
 
 def own_traceparent(job_id: JobId) -> str:
@@ -253,6 +260,8 @@ def _problems(
         known += ", …" if len(queues) > MAX_NAMED else ""
         yield Finding("UNKNOWN_QUEUE", "queue", f"there is no queue `{submission.queue}`; defined are: {known}")
     yield from _label_problems(submission.labels)
+    if submission.token_budget is not None and not 1 <= submission.token_budget <= budgets.MOST_TOKENS:
+        yield Finding("OUT_OF_RANGE", "token_budget", "a token budget is at least 1; leave it out for none of your own")
     if submission.deadline is not None and submission.deadline <= now:
         yield Finding("OUT_OF_RANGE", "deadline", "the deadline has passed already")
     if None not in (submission.deadline, submission.not_before) and submission.not_before >= submission.deadline:  # type: ignore[operator]  # neither is None

@@ -81,7 +81,7 @@ class RunJob:
         # Our own doing in an attempt whose outcome was lost: no end of the job's own that could be gone on from.
         if end.reason == STOPPED or (end.state is not JobState.SUCCEEDED and asked.on_failure == "fail"):
             raise _failure(job, end)
-        return Outcome(output=_output(job, end))
+        return Outcome(output=_output(job, end), usage=end.usage)
 
 
 def _check(attempt: Attempt, asked: JobParameters) -> None:
@@ -94,6 +94,7 @@ def _check(attempt: Attempt, asked: JobParameters) -> None:
 
 def _child(attempt: Attempt, asked: JobParameters) -> ChildJob:
     is_text = isinstance(asked.descriptor, str)
+    left = attempt.tokens_left()
     return ChildJob(
         parent=attempt.job_id,
         request_id=_request_id(attempt),
@@ -103,6 +104,8 @@ def _child(attempt: Attempt, asked: JobParameters) -> ChildJob:
         queue=asked.queue,
         priority=None if asked.priority is None else Priority[asked.priority.upper()],
         labels=asked.labels,
+        # One token lets no call through, and what calls nothing may run.
+        token_budget=None if left is None else max(1, left),
         traceparent=attempt.traceparent,
     )
 
@@ -135,13 +138,14 @@ async def _ended(jobs: Jobs, attempt: Attempt, job: JobId) -> ChildEnd:
 def _failure(job: JobId, end: ChildEnd) -> AttemptError:
     if end.state is JobState.CANCELLED:
         why = f": {end.reason}" if end.reason else ""
-        return AttemptError(CHILD_CANCELLED, f"job {job} was cancelled{why}", retryable=end.reason == STOPPED)
+        message = f"job {job} was cancelled{why}"
+        return AttemptError(CHILD_CANCELLED, message, retryable=end.reason == STOPPED, usage=end.usage)
     how = "succeeded in part only" if end.state is JobState.PARTIALLY_SUCCEEDED else "failed"
     why = ""
     if end.error is not None:
         where = f" (task `{end.error.task_id}`)" if end.error.task_id else ""
         why = f": {end.error.reason}: {end.error.message}{where}"
-    return AttemptError(CHILD_FAILED, f"job {job} {how}{why}", retryable=True)
+    return AttemptError(CHILD_FAILED, f"job {job} {how}{why}", retryable=True, usage=end.usage)
 
 
 def _output(job: JobId, end: ChildEnd) -> Json:

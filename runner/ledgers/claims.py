@@ -16,7 +16,7 @@ from runner.core.errors import JobNotFound
 from runner.core.events import JobState
 from runner.core.job import Claim, Frame, JobSummary
 from runner.core.plan import JobId
-from runner.ledgers import signals, tallies
+from runner.ledgers import budgets, signals, tallies
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import FRAME, LEASE_ENDED, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
@@ -252,6 +252,7 @@ def adopt(connection: Connection, runner_id: str) -> int:
         connection.execute(_ADOPT_PAUSED, {"owner": runner_id})
         connection.execute(_ADOPT, {"owner": runner_id})
         tally.write(connection)
+    budgets.clear(connection)
     return orphans
 
 

@@ -13,6 +13,7 @@ from runner.core.errors import JobNotFound, LeaseLost
 from runner.core.events import JobState
 from runner.core.job import Append, Change, Frame, StoredArtifact
 from runner.core.plan import JobId
+from runner.ledgers import budgets
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.claims import without_holder
 from runner.ledgers.driver import Connection
@@ -123,11 +124,15 @@ class _Sheet:
         #: The last one of each job counts.
         self.moves: dict[JobId, tuple[Bulk, dict[str, Any]]] = {}
         self.tally = Tally()
+        #: Appends that take of budgets, or end reservations.
+        self.settling: list[Append] = []
 
     def enter(self, change: Append, standing: _Standing) -> None:
         """Note all that belongs to an append which passed the fence, and move the job's standing on."""
         self.frames.append(frame_row(change.job_id, change.frame, change.entered))
         self.artifacts += [_artifact_row(change.job_id, stored) for stored in change.artifacts]
+        if change.spent or change.settled:
+            self.settling.append(change)
         standing.last = change.frame.last
         standing.started_at = change.started_at if standing.started_at is None else standing.started_at
         move = {
@@ -188,6 +193,7 @@ class _Sheet:
         ):
             insert.run(connection, rows)
         self.tally.write(connection)
+        budgets.settle(connection, self.settling)
 
 
 def append(connection: Connection, writes: Sequence[Appending]) -> list[Exception | None]:

@@ -14,6 +14,7 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from runner.core.answers import AnswerCachePolicy, KeptAnswer
+from runner.core.budgets import Fit, fit
 from runner.core.errors import (
     AlreadyAnswered,
     ArtifactNotFound,
@@ -34,12 +35,14 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    Reservation,
+    Shortfall,
     Signal,
     Steered,
     StoredArtifact,
     Submitted,
 )
-from runner.core.plan import Instant, JobId
+from runner.core.plan import Instant, JobId, TaskId
 from runner.ledgers.admission import Admission
 from runner.ledgers.answers import AnswersInMemory
 
@@ -58,6 +61,8 @@ class _Job:
         self.record: bytes | None = None
         self.artifacts: dict[str, StoredArtifact] = {}
         self.signals: dict[str, Signal] = {}
+        #: Tokens by task, of one claim: by budget and period.
+        self.reserved: dict[TaskId, Counter[tuple[str, str]]] = {}
 
     def change(self, **fields: object) -> None:
         self.summary = msgspec.structs.replace(self.summary, **fields)
@@ -87,6 +92,8 @@ class MemoryLedger:
         self._requests: dict[str, _Job] = {}
         self._changes: list[tuple[_Job, JobState, int]] = []
         self._outbox: dict[int, _Waiting] = {}
+        #: Tokens by budget and period.
+        self._spent: Counter[tuple[str, str]] = Counter()
         self._entries = 0
         self._answers = AnswersInMemory()
         self._failures: list[Exception] = []
@@ -191,6 +198,7 @@ class MemoryLedger:
 
     def _take(self, job: _Job, runner_id: str, lease_until: Instant) -> Claim:
         job.token += 1
+        job.reserved.clear()
         job.owner, job.lease_until = runner_id, lease_until
         job.change(state=JobState.RUNNING)
         return Claim(
@@ -218,6 +226,10 @@ class MemoryLedger:
         frame, ending = change.frame, change.ending
         job.frames.append(frame)
         job.artifacts.update({stored.artifact.id: stored for stored in change.artifacts})
+        for task_id in change.settled:
+            job.reserved.pop(task_id, None)
+        for spending in change.spent:
+            self._spent[spending.budget, spending.period] += spending.tokens
         started_at = change.started_at if job.summary.started_at is None else job.summary.started_at
         job.change(progress=change.progress, last_sequence=frame.last, started_at=started_at)
         if ending is not None:
@@ -245,6 +257,22 @@ class MemoryLedger:
             attempts=0,
         )
         self._outbox[entry.id] = _Waiting(entry, ended_at)
+
+    async def reserve_tokens(self, reservation: Reservation) -> Shortfall | None:
+        await self._begin()
+        job = self._jobs.get(reservation.job_id)
+        if job is None or job.owner is None or job.token != reservation.token:
+            raise LeaseLost(reservation.job_id)
+        for share in reservation.shares:
+            place = (share.budget, share.period)
+            held = [other for other in self._jobs.values() if other.owner is not None]
+            reserved = sum(tokens[place] for other in held for tokens in other.reserved.values())
+            used = self._spent[place]
+            if fit(limit=share.limit, used=used, reserved=reserved, tokens=reservation.tokens) is not Fit.NOW:
+                return Shortfall(share, used, reserved)
+        taken = job.reserved.setdefault(reservation.task_id, Counter())
+        taken.update({(share.budget, share.period): reservation.tokens for share in reservation.shares})
+        return None
 
     async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:
         await self._begin()
@@ -380,6 +408,10 @@ class MemoryLedger:
         if job is None or artifact_id not in job.artifacts:
             raise ArtifactNotFound(job_id, artifact_id)
         return job.artifacts[artifact_id]
+
+    async def spent_tokens(self, budget: str, period: str) -> int:
+        await self._begin()
+        return self._spent[budget, period]
 
     async def depths(self) -> dict[tuple[str, int], int]:
         await self._begin()

@@ -217,7 +217,7 @@ spent_tokens: Final = sa.Table(
     sa.CheckConstraint("tokens >= 0", name="spending_is_not_negative"),
 )
 
-#: Tokens that AI calls under way may take from these budgets: gone with the attempt, or when its job is claimed anew.
+#: Tokens that AI calls under way may take of these budgets. A row counts while its claim is the job's.
 reserved_tokens: Final = sa.Table(
     "reserved_tokens",
     metadata,
@@ -225,6 +225,7 @@ reserved_tokens: Final = sa.Table(
     sa.Column("task_id", sa.Text, primary_key=True),
     sa.Column("budget", sa.Text, primary_key=True),
     sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("lease_token", sa.BigInteger, nullable=False),
     sa.Column("tokens", sa.BigInteger, nullable=False),
     sa.CheckConstraint("tokens >= 0", name="reservations_are_not_negative"),
 )

@@ -30,12 +30,14 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    Reservation,
+    Shortfall,
     Signal,
     Steered,
     Submitted,
 )
 from runner.core.plan import Instant, JobId
-from runner.ledgers import answers, claims, journal, outbox, pauses, queries, signals, submissions, tallies
+from runner.ledgers import answers, budgets, claims, journal, outbox, pauses, queries, signals, submissions, tallies
 from runner.ledgers.commit import GroupCommit
 from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
@@ -56,6 +58,7 @@ from runner.ledgers.writes import (
     Proof,
     Renewal,
     Rescue,
+    Reserving,
     Wish,
     Write,
 )
@@ -82,6 +85,8 @@ def _prove(connection: Connection, writes: Sequence[Proof]) -> Outcomes:
 #: taken away, and claims last, so that they find what was submitted, released, rescued or cancelled a moment ago.
 PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Outcomes]]] = {
     Renewal: claims.renew,
+    # Before appends: one that was under way when its attempt was cancelled is settled with that.
+    Reserving: budgets.reserve,
     Appending: journal.append,
     Rescue: claims.rescue,
     Wish: claims.wish,
@@ -261,6 +266,9 @@ class SqlLedger:
     async def append(self, change: Append) -> None:
         await self._write(Appending(change))
 
+    async def reserve_tokens(self, reservation: Reservation) -> Shortfall | None:
+        return await self._write(Reserving(reservation))
+
     async def renew(self, runner_id: str, *, tokens: Mapping[JobId, int], until: Instant) -> set[JobId]:
         return await self._write(Renewal(runner_id, tokens, until))
 
@@ -320,6 +328,9 @@ class SqlLedger:
 
     async def artifact_bytes(self, job_id: JobId, artifact_id: str, *, offset: int, size: int) -> bytes:
         return await self._read(queries.artifact_bytes, job_id, artifact_id, offset, size)
+
+    async def spent_tokens(self, budget: str, period: str) -> int:
+        return await self._read(budgets.spent, budget, period)
 
     async def depths(self) -> dict[tuple[str, int], int]:
         return await self._read(tallies.depths)

@@ -8,7 +8,18 @@ from typing import Generic, TypeVar
 import msgspec
 
 from runner.core.answers import AnswerCachePolicy, KeptAnswer
-from runner.core.job import Append, Claim, Frame, JobSummary, NewJob, Signal, Steered, Submitted
+from runner.core.job import (
+    Append,
+    Claim,
+    Frame,
+    JobSummary,
+    NewJob,
+    Reservation,
+    Shortfall,
+    Signal,
+    Steered,
+    Submitted,
+)
 from runner.core.plan import Instant, JobId, Sequence
 
 Result = TypeVar("Result")
@@ -53,6 +64,12 @@ class Appending(Write[None], frozen=True):
     """Commit a frame."""
 
     append: Append
+
+
+class Reserving(Write[Shortfall | None], frozen=True):
+    """Take tokens out of budgets for a call."""
+
+    reservation: Reservation
 
 
 class Renewal(Write[set[JobId]], frozen=True):

@@ -90,7 +90,7 @@ def reused_from(task: TaskRecord) -> str:
 
 def place_of(usage: UsageRecord) -> str:
     """Where calls went, and which model answered: `main · small`."""
-    return _place(usage.endpoint, usage.model) or "no endpoint told"
+    return _place(usage.endpoint, usage.model) or "child jobs, or not told"
 
 
 def of_fallback(used: FallbackRecord, endpoint: str, model: str) -> str:

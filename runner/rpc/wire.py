@@ -59,6 +59,7 @@ def submission(request: job_service_pb2.SubmitJobRequest, *, traceparent: str, i
         deadline=_time(request, "deadline", problems),
         inputs=request.inputs_json,
         fail_fast=request.fail_fast if request.HasField("fail_fast") else None,
+        token_budget=request.token_budget or None,
         problems=tuple(problems),
         traceparent=traceparent,
     )
@@ -123,6 +124,8 @@ def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
             skipped=counts[TaskState.SKIPPED],
         )
     )
+    if run.plan.token_budget is not None:
+        message.token_budget = run.plan.token_budget
     if (used := usage_of(run)) is not None:
         message.usage.CopyFrom(frames.usage_message(used))
     room, room_of_all = MAX_BYTES, MAX_VIEW_BYTES

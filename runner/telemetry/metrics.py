@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from runner import __version__
+from runner.core.alt.dialect import JOB
 from runner.core.breaker import BreakerState
 from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState, Usage
 from runner.core.job import JobSummary
@@ -250,7 +251,8 @@ class Metrics:
         self._running[handler,].dec()
         self._attempts[handler, stretch.outcome].inc()
         self._attempt_seconds[handler, stretch.outcome].observe(_seconds(stretch.began, stretch.ended))
-        if stretch.usage is not None:
+        # A child job's attempts were counted themselves.
+        if stretch.usage is not None and stretch.handler != JOB:
             self._used(stretch.usage, stretch)
         if stretch.fallback is not None:
             instead_of = self._endpoint(stretch.fallback.instead_of)

@@ -14,6 +14,7 @@ import msgspec
 
 from runner import frames
 from runner.core.alt import DescriptorLimits
+from runner.core.budgets import LabelBudget
 from runner.core.errors import SinkUnavailable
 from runner.core.events import Event, Recorded
 from runner.core.job import Frame, JobSummary, OutboxEntry
@@ -176,6 +177,7 @@ class Stage:
         self.retry = RetryPolicy(base_seconds=1, multiplier=2, cap_seconds=3600)
         self.settings = EngineSettings(default_task_timeout_seconds=600, lease_seconds=120, poll_seconds=30)
         self.queues: dict[str, QueueSettings] = {}
+        self.budgets: tuple[LabelBudget, ...] = ()
         self.chance = 0.5
         self.tail_bytes = 1024 * 1024
         self._ids = itertools.count(1)
@@ -211,6 +213,7 @@ class Stage:
             new_id=self.new_id,
             sinks={sink.name: Bell() for sink in sinks},
             children=children,
+            budgets=self.budgets,
         )
         runner = Runner(equipment, queues=self.queues, descriptor_limits=DescriptorLimits(), sinks=sinks)
         return Engine(runner, equipment, ear)

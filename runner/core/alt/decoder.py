@@ -24,6 +24,7 @@ from runner.core.alt.sound import sound_plan
 from runner.core.alt.source import Source, nowhere
 from runner.core.alt.toml_text import read_toml
 from runner.core.alt.yaml_text import read_yaml
+from runner.core.budgets import TOKEN_BUDGET, told_in
 from runner.core.errors import InvalidDescriptor
 from runner.core.findings import Finding
 from runner.core.plan import Plan
@@ -117,6 +118,7 @@ def _plan(raw: Any, report: Report, kinds: Kinds, *, may_refer: bool) -> Plan | 
     draft = _read(raw, report)
     if draft is None:
         return None
+    _check_budget(draft.plan, report)
     edges = check_graph(draft, report)
     if draft.flow is not None:
         edges = check_flow(draft, draft.flow, report)
@@ -125,6 +127,13 @@ def _plan(raw: Any, report: Report, kinds: Kinds, *, may_refer: bool) -> Plan | 
     check_parameters(draft, kinds, report)
     check_children(draft, report, partial(_plan, kinds=kinds, may_refer=may_refer))
     return draft.plan if draft.flow is None or report.errors else assembled(draft.plan, draft.flow)
+
+
+def _check_budget(plan: Plan, report: Report) -> None:
+    try:
+        told_in(plan.metadata)
+    except ValueError as error:
+        report.error("BAD_VALUE", ("metadata", TOKEN_BUDGET), str(error))
 
 
 def _read(raw: dict[str, Any], report: Report) -> Draft | None:

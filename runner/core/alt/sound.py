@@ -21,12 +21,15 @@ from runner.core.alt.linking import check_references
 from runner.core.alt.media import Format, format_of
 from runner.core.alt.parameters import LONGEST_LOOKED_INTO, NO_KINDS, Kinds, all_pass, check_parameters
 from runner.core.alt.report import Report, Unreadable
+from runner.core.budgets import TOKEN_BUDGET
 from runner.core.plan import Plan, Priority, TaskPlan
 
 _Filled = Annotated[str, Meta(min_length=1)]
 _Priority = Literal["low", "medium", "high", "critical"]
 #: Levels of a file above the parameters of a task: the file, the list, the task.
 _LEVELS_ABOVE: Final = 3
+#: Keys of the file's metadata that mean something, and may be wrong.
+_READ: Final = frozenset({"priority", TOKEN_BUDGET})
 
 
 class _Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -105,7 +108,7 @@ def _check_file(file: _File, data: bytes, report: Report) -> None:
         or max(len(file.version), len(file.title), len(file.persona or "")) > limits.max_title
         or file.id.isspace()
         or file.title.isspace()
-        or (file.metadata and "priority" in file.metadata)
+        or (file.metadata and not file.metadata.keys().isdisjoint(_READ))
         or not is_sound(data, file, [*nested, file.metadata or {}], report, above=_LEVELS_ABOVE)
     ):
         raise _Doubtful

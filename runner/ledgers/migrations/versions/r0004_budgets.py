@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("task_id", sa.Text(), nullable=False),
         sa.Column("budget", sa.Text(), nullable=False),
         sa.Column("period", sa.Text(), nullable=False),
+        sa.Column("lease_token", sa.BigInteger(), nullable=False),
         sa.Column("tokens", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("tokens >= 0", name=op.f("ck_reserved_tokens_reservations_are_not_negative")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_reserved_tokens_job_id"), ondelete="CASCADE"),
