@@ -34,7 +34,7 @@ PLAYED = Played(
         *ends("sick", 32, 34, 110),
         *ends("sick", 34, 50, 11.25),
     ),
-    samples=(Sample(50.0, {"sick": 503, HEALTHY: 500}, {"sick": 500, HEALTHY: 500}),),
+    samples=(Sample(50.0, {"sick": 3, HEALTHY: 0}),),
     in_vain={"sick": (10.0, 10.1, 12.0, 15.0)},
     log=(),
 )
@@ -55,8 +55,10 @@ def test_an_outage_that_nobody_felt_misses_nothing() -> None:
 
 def test_a_job_that_failed_or_never_ended_is_lost() -> None:
     failed = msgspec.structs.replace(PLAYED.ends[-1], succeeded=False)
-    assert figured(msgspec.structs.replace(PLAYED, ends=(*PLAYED.ends[:-1], failed))).lost == 1
-    assert figured(msgspec.structs.replace(PLAYED, ends=PLAYED.ends[:-2])).misses == ("lost",)
+    found = figured(msgspec.structs.replace(PLAYED, ends=(*PLAYED.ends[:-1], failed)))
+    assert (found.lost, found.unended, found.misses) == (1, 0, ("lost",))
+    found = figured(msgspec.structs.replace(PLAYED, ends=PLAYED.ends[:-2]))
+    assert (found.lost, found.unended, found.misses) == (2, 2, ("lost",))
 
 
 def test_what_never_comes_back_to_full_speed_has_no_recovery() -> None:
@@ -75,7 +77,7 @@ def test_a_healthy_load_that_slows_down_was_treated_unfairly() -> None:
 
 
 def test_calls_that_failed_are_counted_by_whoever_knows_of_more() -> None:
-    seen = (Sample(50.0, {"sick": 510, HEALTHY: 500}, {"sick": 500, HEALTHY: 500}),)
+    seen = (Sample(50.0, {"sick": 10, HEALTHY: 0}),)
     found = figured(msgspec.structs.replace(PLAYED, samples=seen))
     assert (found.wasted, found.misses) == (10, ("wasted",))
 

@@ -24,6 +24,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     load: float
     #: Jobs, those on healthy endpoints among them, that were accepted and did not succeed.
     lost: int
+    #: Those of them that had not ended when nobody waited for them any longer.
+    unended: int
     #: Calls to the endpoint, or tries to call it, that failed, in the whole play.
     wasted: int
     #: Seconds from the end of the trouble until as many jobs end as are offered; infinite if that never came.
@@ -60,6 +62,7 @@ def figures(played: Played) -> list[Figures]:
             scenario=scenario,
             load=played.rate * times.outage,
             lost=_lost(played, scenario.name) + _lost(played, HEALTHY),
+            unended=_unended(played, scenario.name) + _unended(played, HEALTHY),
             wasted=_wasted(played, scenario),
             recovery=_recovery(played, scenario.name),
             fairness=_rate(healthy, times.begin, times.end) / before,
@@ -73,10 +76,13 @@ def _lost(played: Played, load: str) -> int:
     return played.offered[load] - sum(end.load == load and end.succeeded for end in played.ends)
 
 
+def _unended(played: Played, load: str) -> int:
+    return played.offered[load] - sum(end.load == load for end in played.ends)
+
+
 def _wasted(played: Played, scenario: Scenario) -> int:
     """Refused connections are known to the daemon alone, and calls that an attempt made twice to the endpoint alone."""
-    last = played.samples[-1]
-    seen = sum(last.calls[member] - last.answered[member] for member in scenario.members)
+    seen = sum(played.samples[-1].failed[member] for member in scenario.members)
     return max(seen, len(played.in_vain.get(scenario.name, ())))
 
 

@@ -71,7 +71,7 @@ def as_table(played: Sequence[Played]) -> str:
 def _cells(found: Figures) -> tuple[str, ...]:
     return (
         found.scenario.what,
-        f"{found.lost}",
+        f"{found.lost}" + (f", {found.unended} of them not ended" if found.unended else ""),
         f"{found.wasted} = {found.waste:.1%} (≤ {found.scenario.most_wasted:.0%})",
         "never" if found.recovery == math.inf else f"{found.recovery:.1f} s",
         f"{found.fairness:.2f}",

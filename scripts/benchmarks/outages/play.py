@@ -33,12 +33,11 @@ _IN_VAIN: Final = frozenset({"failed", "timed_out"})
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """Calls that each endpoint had seen by then."""
+    """Calls that each endpoint had failed by then, as it saw them."""
 
     #: Seconds since the first job was offered.
     at: float
-    calls: Mapping[str, int]
-    answered: Mapping[str, int]
+    failed: Mapping[str, int]
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,11 +165,8 @@ async def _sampling(cast: Mapping[str, Simulator], samples: list[Sample], every:
 
 
 def _sample(at: float, cast: Mapping[str, Simulator]) -> Sample:
-    return Sample(
-        at,
-        {name: simulator.calls.calls for name, simulator in cast.items()},
-        {name: simulator.calls.answered for name, simulator in cast.items()},
-    )
+    logs = {name: simulator.calls for name, simulator in cast.items()}
+    return Sample(at, {name: log.calls - log.answered - log.under_way for name, log in logs.items()})
 
 
 def _in_vain(directory: Path, began: float) -> dict[str, tuple[float, ...]]:

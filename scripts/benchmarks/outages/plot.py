@@ -37,7 +37,15 @@ def draw(played: Sequence[Played], directory: Path) -> None:
 
     # Without a display. The same figures give the same file: no date, no random ids.
     mpl.use("Agg")
-    mpl.rcParams.update({"svg.hashsalt": "outages", "font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "left"})
+    mpl.rcParams.update(
+        {
+            "svg.hashsalt": "outages",
+            "svg.fonttype": "none",
+            "font.size": 8,
+            "axes.titlesize": 9,
+            "axes.titlelocation": "left",
+        }
+    )
     from matplotlib import pyplot as plt
 
     rows = -(-len(played) // _COLUMNS)
@@ -69,9 +77,8 @@ def _draw_one(axes: Axes, played: Played) -> None:
         axes.axvspan(come - times.begin, go - times.begin, color=_OUTAGE_COLOUR, linewidth=0)
     axes.plot(middles, _ended(played, HEALTHY, width), color=_HEALTHY_COLOUR, linewidth=1, label="healthy: jobs done")
     axes.plot(middles, _ended(played, scenario.name, width), color=_SICK_COLOUR, linewidth=1, label="sick: jobs done")
-    axes.bar(
-        middles, _failed(played, scenario.members, width), width, color=_FAILED_COLOUR, label="sick: calls that failed"
-    )
+    failed = _failed(played, scenario.members, width)
+    axes.fill_between(middles, failed, step="mid", color=_FAILED_COLOUR, linewidth=0, label="sick: calls that failed")
     axes.set_title(f"{scenario.what} · {found.wasted} calls failed ({found.waste:.1%})")
     axes.set_xlim(-times.begin, times.offered_until - times.begin)
     # Whoever catches up may go far beyond what is offered.
@@ -96,10 +103,6 @@ def _failed(played: Played, members: Sequence[str], width: float) -> list[float]
             told[int(at / width)] += 1 / width
     for earlier, later in pairwise(played.samples):
         if 0 <= later.at < played.times.offered_until:
-            failed = sum(
-                later.calls[name] - earlier.calls[name] - (later.answered[name] - earlier.answered[name])
-                for name in members
-            )
+            failed = sum(later.failed[name] - earlier.failed[name] for name in members)
             seen[int(later.at / width)] += failed / width
-    # What is under way looks failed until it is answered, so what was seen counts as a whole only.
     return seen if sum(seen) > sum(told) else told
