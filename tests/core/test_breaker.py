@@ -153,6 +153,16 @@ def test_after_a_recovery_the_openings_begin_short_again() -> None:
     assert open_until(breaker, 46) == 61
 
 
+def test_a_recovery_ends_the_pause_that_the_endpoint_asked_for() -> None:
+    breaker = opened()
+    call(breaker, FAILED, at=15, retry_after=100)
+    for _ in range(2):
+        call(breaker, ANSWERED, at=15)
+    for _ in range(10):
+        call(breaker, FAILED, at=16)
+    assert open_until(breaker, 16) == 31
+
+
 def test_half_open_lets_so_many_probes_pass_at_a_time_and_no_more() -> None:
     breaker = opened()
     probes = [permitted(breaker, 15) for _ in range(3)]
