@@ -406,7 +406,7 @@ def test_of_probes_that_are_never_settled_only_so_many_are_remembered() -> None:
     assert state(breaker) is BreakerState.CLOSED
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         st.tuples(

@@ -254,7 +254,7 @@ class Pair:
             assert opening.asked_until == max(later, default=None)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 @given(policies, steps, st.sampled_from([True, True, False]))
 def test_the_breaker_does_what_the_model_does(policy: BreakerPolicy, steps: list[Step], opened: bool) -> None:
     pair, now = Pair(policy), 1.0
