@@ -95,7 +95,7 @@ def register(
     weight: Annotated[float, typer.Option("--weight", help="Its share of the group's calls.")] = 1.0,
     lease: Annotated[
         float | None,
-        typer.Option("--lease", min=0.1, metavar="SECONDS", help="How long it is known without a heartbeat."),
+        typer.Option("--lease", min=1.0, metavar="SECONDS", help="How long it is known without a heartbeat."),
     ] = None,
     server: options.Server = "",
     as_json: options.Json = False,

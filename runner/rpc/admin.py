@@ -18,10 +18,25 @@ from runner.rpc.calls import Context
 from runner.rpc.following import Told, Waits, follow
 
 #: What of a view is told at once when it changes; the rest are figures.
-STEADY_BREAKER: Final = attrgetter("state", "since", "open_until", "reason")
+STEADY_BREAKER: Final = attrgetter("state", "since", "reason")
 STEADY_ENDPOINT: Final = attrgetter(
     "group", "url", "protocol", "source", "health", "health_error", "draining", "weight", "max_calls", "models"
 )
+#: Microseconds by which a time may have moved and is still the same: it may be the sum of two clocks, read each time.
+SAME_TIME: Final = 500_000
+
+
+def breakers_alike(one: BreakerView, other: BreakerView) -> bool:
+    """Whether they differ in figures at most."""
+    if (one.open_until is None) is not (other.open_until is None):
+        return False
+    moved = abs((one.open_until or 0) - (other.open_until or 0))
+    return moved < SAME_TIME and bool(STEADY_BREAKER(one) == STEADY_BREAKER(other))
+
+
+def endpoints_alike(one: EndpointView, other: EndpointView) -> bool:
+    """Whether they differ in figures at most."""
+    return bool(STEADY_ENDPOINT(one) == STEADY_ENDPOINT(other))
 
 
 class AdminServicer:
@@ -54,7 +69,7 @@ class AdminServicer:
         self._check(request.endpoints)
         entries = follow(
             lambda: self._breakers(request.endpoints),
-            STEADY_BREAKER,
+            breakers_alike,
             changed=self._fleet.changed,
             waits=self._waits,
             heartbeat=self._heartbeat,
@@ -94,7 +109,7 @@ class AdminServicer:
         self._check(request.names)
         entries = follow(
             lambda: self._endpoints(request.names),
-            STEADY_ENDPOINT,
+            endpoints_alike,
             changed=self._fleet.changed,
             waits=self._waits,
             heartbeat=self._heartbeat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
@@ -51,7 +52,7 @@ class Waits:
 
 async def follow(
     look: Callable[[], Mapping[Key, View]],
-    steady: Callable[[View], object],
+    alike: Callable[[View, View], bool],
     *,
     changed: Callable[[], Awaitable[None]],
     waits: Waits,
@@ -60,7 +61,8 @@ async def follow(
 ) -> AsyncGenerator[Told[Key, View], None]:
     """What `look` sees, then what of it changes, until closed. Never ends without an error.
 
-    A change of what `steady` gives is told at once, any other each `figures` seconds, or never if that is None.
+    A view that is not `alike` the one that was told is told at once, any other that changed each `figures` seconds, or
+    not at all if that is None.
 
     Raises Draining: once `waits` are closed.
     """
@@ -69,11 +71,11 @@ async def follow(
     told_at = figures_at = anyio.current_time()
     while not waits.closed:
         now = anyio.current_time()
-        compared = steady
+        same = alike
         if figures is not None and now - figures_at >= figures:
-            compared, figures_at = _all, now
+            same, figures_at = operator.eq, now
         seen = look()
-        fresh = {key: view for key, view in seen.items() if key not in known or compared(view) != compared(known[key])}
+        fresh = {key: view for key, view in seen.items() if key not in known or not same(known[key], view)}
         removed = tuple(key for key in known if key not in seen)
         if fresh or removed or now - told_at >= heartbeat:
             known.update(fresh)
@@ -87,7 +89,3 @@ async def follow(
         # Nothing gives way between the look and this wait, so no change falls between them.
         await waits.wait(changed, max(0.0, due - now))
     raise Draining
-
-
-def _all(view: View) -> View:
-    return view

@@ -140,6 +140,19 @@ async def test_a_watch_tells_everything_and_then_what_changes(start: Any) -> Non
         watch.cancel()
 
 
+async def test_a_time_that_is_told_a_little_otherwise_each_time_is_no_change(start: Any) -> None:
+    """It is the sum of two clocks; a watch was a flood of it."""
+    fleet = a_fleet()
+    async with serving(start, fleet, heartbeat=0.3) as daemon:
+        watch = daemon.admin.WatchBreakers(messages.WatchBreakersRequest(endpoints=["a"]))
+        await watch.read()
+        fleet.put(replace(OPEN, open_until=NOON + 14 * SECOND + 200))
+        assert (await watch.read()).HasField("heartbeat")
+        fleet.put(replace(OPEN, open_until=NOON + 15 * SECOND))
+        assert [each.model for each in (await watch.read()).breakers] == ["large"]
+        watch.cancel()
+
+
 async def test_a_watch_of_some_hears_of_no_others(start: Any) -> None:
     fleet = a_fleet()
     async with serving(start, fleet) as daemon:

@@ -461,7 +461,9 @@ class RegisterEndpointRequest(_message.Message):
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
-        """How long it is to be known without a heartbeat; the setting's time where unset."""
+        """How long it is to be known without a heartbeat; the setting's time where unset. At least 1 s, and at most what the
+        setting `orchestrator.leases.max_seconds` allows; the lease says what it is.
+        """
 
     def __init__(
         self,

@@ -156,7 +156,8 @@ class AdminServiceServicer:
         """Announces an endpoint: it is called from now on, for as long as its lease is renewed.
 
         FAILED_PRECONDITION (REGISTRATION_REFUSED) if its group takes no registrations, if its name is another's, or if
-        there are too many; the message says which.
+        there are too many; the message says which. Harmless to repeat with the same name and url: the new lease takes the
+        place of the old one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

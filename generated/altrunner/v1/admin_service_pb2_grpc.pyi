@@ -58,7 +58,8 @@ class AdminServiceStub:
     """Announces an endpoint: it is called from now on, for as long as its lease is renewed.
 
     FAILED_PRECONDITION (REGISTRATION_REFUSED) if its group takes no registrations, if its name is another's, or if
-    there are too many; the message says which.
+    there are too many; the message says which. Harmless to repeat with the same name and url: the new lease takes the
+    place of the old one.
     """
     RenewEndpoint: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RenewEndpointRequest, _admin_service_pb2.RenewEndpointResponse]
     """A heartbeat: the lease lasts its duration from now. ENDPOINT_NOT_FOUND says to register again."""
@@ -95,7 +96,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Announces an endpoint: it is called from now on, for as long as its lease is renewed.
 
     FAILED_PRECONDITION (REGISTRATION_REFUSED) if its group takes no registrations, if its name is another's, or if
-    there are too many; the message says which.
+    there are too many; the message says which. Harmless to repeat with the same name and url: the new lease takes the
+    place of the old one.
     """
     RenewEndpoint: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RenewEndpointRequest, _admin_service_pb2.RenewEndpointResponse]  # type: ignore[assignment]
     """A heartbeat: the lease lasts its duration from now. ENDPOINT_NOT_FOUND says to register again."""
@@ -177,7 +179,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Announces an endpoint: it is called from now on, for as long as its lease is renewed.
 
         FAILED_PRECONDITION (REGISTRATION_REFUSED) if its group takes no registrations, if its name is another's, or if
-        there are too many; the message says which.
+        there are too many; the message says which. Harmless to repeat with the same name and url: the new lease takes the
+        place of the old one.
         """
 
     @_abc_1.abstractmethod
