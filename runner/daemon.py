@@ -40,9 +40,9 @@ from runner.handlers.registry import open_handlers
 from runner.handlers.work_directories import WorkDirectories
 from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
-from runner.orchestrators.endpoints import open_orchestrators, renew_keys
-from runner.orchestrators.guarded import GuardedOrchestrator
-from runner.ports import Handler, Jobs, Quiet, Sink
+from runner.orchestrators.endpoints import open_orchestrators
+from runner.orchestrators.fleet import Fleet
+from runner.ports import Handler, Jobs, Observer, Quiet, Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
 from runner.sinks.directory import DirectorySink, DirectorySinkSettings
@@ -174,9 +174,10 @@ def _equipment(
         broadcast=Broadcast(ledger, telemetry),
         journal=Journal(ledger, poll_seconds=settings.engine.poll_seconds),
         chance=random.random,
-        new_id=lambda: str(uuid_utils.uuid7()),
+        new_id=_new_id,
         sinks={sink.name: Bell() for sink in sinks},
         children=children,
+        budgets=settings.budgets,
         job_ended=work.remove,
     )
 
@@ -193,12 +194,10 @@ async def _serve(
         holder = Holder(str(uuid_utils.uuid7()), os.getpid(), socket.gethostname(), clock.now())
         ledger = SqlLedger(settings.ledger_url, holder=holder, observer=telemetry, settings=settings.ledger)
         await stack.enter_async_context(ledger.running())
-        orchestrators = await stack.enter_async_context(
-            open_orchestrators(settings.orchestrator, clock=clock, observer=telemetry, chance=random.random)
-        )
+        fleet = await stack.enter_async_context(_orchestrators(settings, clock, telemetry, looked_after=True))
         children = Children()
         earlier = EarlierAnswers(settings.orchestrator.answer_cache, ledger, clock.now)
-        handlers = await stack.enter_async_context(_handlers(settings, orchestrators, earlier, telemetry, children))
+        handlers = await stack.enter_async_context(_handlers(settings, fleet, earlier, telemetry, children))
         work = WorkDirectories(settings.work_root, telemetry)
         sinks: list[Sink] = [DirectorySink(DirectorySinkSettings(path=str(settings.record_directory)))]
         equipment = _equipment(
@@ -225,8 +224,8 @@ async def _serve(
             loops.start_soon(
                 partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
             )
-            reload = partial(_reload, _Reached(equipment, runner, orchestrators, telemetry, masking), reread=reread)
-            await _listen(settings, runner, equipment, telemetry, ready=ready, reload=reload, embedded=embedded)
+            reload = partial(_reload, _Reached(equipment, runner, fleet, telemetry, masking), reread=reread)
+            await _listen(settings, runner, fleet, equipment, telemetry, ready=ready, reload=reload, embedded=embedded)
             # Of the loop, which this outlasts: asyncio.run, too, waits for tasks without end.
             leave = partial(_leave, telemetry) if embedded is None else embedded.leave
             asyncio.get_running_loop().call_later(LAST_TASKS, leave)
@@ -239,21 +238,38 @@ async def kinds_known(settings: Settings) -> Kinds:
 
     Raises InvalidSettings: as `open_handlers` and `kinds_of`.
     """
-    endpoints = open_orchestrators(settings.orchestrator, clock=SystemClock(), observer=Quiet(), chance=random.random)
+    endpoints = _orchestrators(settings, SystemClock(), Quiet(), looked_after=False)
     earlier = EarlierAnswers(settings.orchestrator.answer_cache)
-    async with endpoints as orchestrators, _handlers(settings, orchestrators, earlier, None, None) as handlers:
+    async with endpoints as fleet, _handlers(settings, fleet, earlier, None, None) as handlers:
         return kinds_of(handlers)
+
+
+def _orchestrators(
+    settings: Settings, clock: SystemClock, observer: Observer, *, looked_after: bool
+) -> AbstractAsyncContextManager[Fleet]:
+    return open_orchestrators(
+        settings.orchestrator,
+        clock=clock,
+        observer=observer,
+        chance=random.random,
+        new_id=_new_id,
+        looked_after=looked_after,
+    )
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
 
 
 def _handlers(
     settings: Settings,
-    orchestrators: Mapping[str, GuardedOrchestrator],
+    fleet: Fleet,
     earlier: EarlierAnswers,
     telemetry: Telemetry | None,
     jobs: Jobs | None,
 ) -> AbstractAsyncContextManager[dict[str, Handler]]:
     return open_handlers(
-        orchestrators,
+        fleet.directory,
         http_request=settings.http_request,
         python=settings.python,
         data_processing=settings.data_processing,
@@ -282,6 +298,7 @@ async def _telemetry(settings: Settings, masking: Masking, *, jobs_logged: bool)
 async def _listen(
     settings: Settings,
     runner: Runner,
+    fleet: Fleet,
     equipment: Equipment,
     telemetry: Telemetry,
     *,
@@ -295,7 +312,9 @@ async def _listen(
     listening_at = {} if embedded is None else {"socket": str(embedded.socket)}
     options = msgspec.convert(msgspec.structs.asdict(settings.grpc) | listening_at, ServerOptions)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(listening(runner, options, clock=equipment.clock, observer=telemetry))
+        server = await stack.enter_async_context(
+            listening(runner, options, clock=equipment.clock, observer=telemetry, fleet=fleet)
+        )
         http_port = None
         if settings.http.enabled:
             # A third of a second, which `alt-runner run` need not wait.
@@ -398,14 +417,14 @@ class _Reached(NamedTuple):
 
     equipment: Equipment
     runner: Runner
-    orchestrators: Mapping[str, GuardedOrchestrator]
+    fleet: Fleet
     telemetry: Telemetry
     masking: Masking
 
 
 def _reload(parts: _Reached, settings: Settings, *, reread: Callable[[], Settings] | None) -> Settings:
     """Take over what may change while running; keep everything if anything is wrong. Answers what holds now."""
-    equipment, runner, orchestrators, telemetry, masking = parts
+    equipment, runner, fleet, telemetry, masking = parts
     try:
         result = settings_module.reload(settings, settings if reread is None else reread())
     except InvalidSettings as error:
@@ -413,12 +432,12 @@ def _reload(parts: _Reached, settings: Settings, *, reread: Callable[[], Setting
         return settings
     held = result.settings
     telemetry.logs.set_level(held.log.level)
-    equipment.settings, equipment.retry = held.engine, held.retry
+    equipment.settings, equipment.retry, equipment.budgets = held.engine, held.retry, held.budgets
     equipment.secrets = SettingsSecrets(held.secrets)
     # What was replaced is told no more than what replaces it: calls under way may have been made with either.
     equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))
     masking.learn(settings_module.known_secrets(held))
-    renew_keys(orchestrators, held.orchestrator)
+    fleet.renew_keys(held.orchestrator)
     equipment.slots.resize(held.engine.max_concurrent_tasks)
     runner.limit_queues(held.queues)
     telemetry.notice("reloaded", applied=result.applied, restart=result.restart)

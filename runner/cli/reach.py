@@ -9,6 +9,8 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from runner.cli.checks import Check, fail, ok, warn
 from runner.core.errors import AttemptError
 
@@ -113,13 +115,20 @@ async def orchestrators(settings: Settings) -> list[Check]:
     from runner.ports import Quiet
 
     checks = []
+    # A name with several addresses is asked at one of them.
+    endpoints = tuple(msgspec.structs.replace(each, every_address=False) for each in settings.orchestrator.endpoints)
     async with open_orchestrators(
-        settings.orchestrator, clock=SystemClock(), observer=Quiet(), chance=random.random
-    ) as opened:
+        msgspec.structs.replace(settings.orchestrator, endpoints=endpoints),
+        clock=SystemClock(),
+        observer=Quiet(),
+        chance=random.random,
+        new_id=str,
+        looked_after=False,
+    ) as fleet:
         for endpoint in settings.orchestrator.endpoints:
             name = f"orchestrator {endpoint.name}"
             try:
-                await opened[endpoint.name].health()
+                await fleet.directory[endpoint.name].health()
             except AttemptError as error:
                 advice = f"start it, or correct `orchestrator.endpoints` ({endpoint.url})"
                 checks.append(fail(name, error.message, advice))

@@ -1,20 +1,23 @@
-"""The configured AI orchestrators, opened and guarded."""
+"""The configured AI orchestrators, opened, fenced and looked after."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
-import aiohttp
+import anyio
 
 from runner.orchestrators.altlas import Altlas
 from runner.orchestrators.anthropic import Anthropic
 from runner.orchestrators.connection import Connection
-from runner.orchestrators.guarded import GuardedOrchestrator
+from runner.orchestrators.fleet import Connected, Fleet
 from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.openai import OpenAI
+from runner.orchestrators.session import open_session
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings, Protocol
+from runner.orchestrators.upkeep import upkeep
 from runner.ports import Clock, Observer
 
 _PROTOCOLS: Final[Mapping[Protocol, Callable[[Connection], Speaker]]] = {
@@ -26,42 +29,35 @@ _PROTOCOLS: Final[Mapping[Protocol, Callable[[Connection], Speaker]]] = {
 
 @asynccontextmanager
 async def open_orchestrators(
-    settings: OrchestratorSettings, *, clock: Clock, observer: Observer, chance: Callable[[], float]
-) -> AsyncIterator[dict[str, GuardedOrchestrator]]:
-    """The endpoints by name, in the order of the settings, ready inside the context. Connects to none of them yet.
+    settings: OrchestratorSettings,
+    *,
+    clock: Clock,
+    observer: Observer,
+    chance: Callable[[], float],
+    new_id: Callable[[], str],
+    looked_after: bool,
+) -> AsyncIterator[Fleet]:
+    """The fleet of endpoints, ready inside the context; tasks ask its `directory`.
 
-    `chance` gives numbers in [0, 1). Needs asyncio.
+    Connects to none of them unless it is `looked_after`: then they are checked in the background. `chance` gives
+    numbers in [0, 1). Needs asyncio.
     """
-    async with AsyncExitStack() as stack:
-        opened = {}
-        for endpoint in settings.endpoints:
-            connection = Connection(await stack.enter_async_context(_session(endpoint)), endpoint)
-            opened[endpoint.name] = GuardedOrchestrator(
-                _PROTOCOLS[endpoint.protocol](connection),
-                name=endpoint.name,
-                default_model=endpoint.model,
-                policy=settings.breaker,
-                max_calls=endpoint.max_connections,
-                max_models=endpoint.max_models,
-                clock=clock,
-                observer=observer,
-                chance=chance,
-                take_key=connection.take_key,
-            )
-        yield opened
+    fleet = Fleet(settings, _opened, clock=clock, observer=observer, chance=chance, new_id=new_id)
+    async with fleet.open(), AsyncExitStack() as stack:
+        if looked_after:
+            background = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(background.cancel_scope.cancel)
+            background.start_soon(upkeep, fleet, observer, _resolved, chance)
+        yield fleet
 
 
-def renew_keys(orchestrators: Mapping[str, GuardedOrchestrator], settings: OrchestratorSettings) -> None:
-    """Take over the API keys of settings that were read again; endpoints that refused theirs are asked again."""
-    for endpoint in settings.endpoints:
-        if endpoint.name in orchestrators:
-            orchestrators[endpoint.name].renew(endpoint.api_key)
+@asynccontextmanager
+async def _opened(settings: EndpointSettings, address: str | None) -> AsyncIterator[Connected]:
+    async with open_session(settings, address) as session:
+        connection = Connection(session, settings)
+        yield Connected(_PROTOCOLS[settings.protocol](connection), connection.take_key)
 
 
-def _session(endpoint: EndpointSettings) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        # The guard bounds the calls; a second queue here would count its waiting against the endpoint.
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=endpoint.connect_timeout_seconds),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
+async def _resolved(host: str, port: int) -> Sequence[str]:
+    found: list[Any] = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(place[0] for _, _, _, _, place in found))

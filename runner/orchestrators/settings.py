@@ -100,6 +100,20 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
             msg = f"`url` of orchestrator `{self.name}` must be like http://host:port, it is `{parts.geturl()}`"
             raise ValueError(msg)
 
+    @property
+    def group_name(self) -> str:
+        """The group that it belongs to, if only its own."""
+        return self.group or self.name
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
 
 class LeasePolicy(Struct, frozen=True, kw_only=True):
     """How long a registered endpoint is known without a heartbeat."""
@@ -127,3 +141,8 @@ class OrchestratorSettings(Struct, frozen=True, kw_only=True):
         if doubled:
             msg = f"`endpoints` has several orchestrators named `{doubled[0]}`; give each its own `name`"
             raise ValueError(msg)
+        groups = {endpoint.group for endpoint in self.endpoints if endpoint.group}
+        for endpoint in self.endpoints:
+            if endpoint.name in groups and endpoint.group != endpoint.name:
+                msg = f"`{endpoint.name}` is an orchestrator and the group of others; give it another `name`"
+                raise ValueError(msg)

@@ -19,7 +19,8 @@ from runner.core.events import Usage
 from runner.core.plan import Mode
 from runner.core.secret import Secret
 from runner.orchestrators.endpoints import open_orchestrators
-from runner.orchestrators.guarded import GuardedOrchestrator
+from runner.orchestrators.fleet import Fleet
+from runner.orchestrators.router import Router
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings, Protocol
 from runner.orchestrators.simulated import serve_simulated
 from runner.orchestrators.simulation import Behaviour, tokens
@@ -42,12 +43,23 @@ BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 
 
 @asynccontextmanager
-async def endpoint(url: str, protocol: Protocol, **settings: Any) -> AsyncIterator[GuardedOrchestrator]:
+async def endpoint(url: str, protocol: Protocol, **settings: Any) -> AsyncIterator[Router]:
+    async with fleet_of(url, protocol, **settings) as fleet:
+        yield fleet.directory["main"]
+
+
+@asynccontextmanager
+async def fleet_of(url: str, protocol: Protocol, **settings: Any) -> AsyncIterator[Fleet]:
     one = EndpointSettings(name="main", url=url, protocol=protocol, **settings)
     async with open_orchestrators(
-        OrchestratorSettings(endpoints=(one,)), clock=FixedClock(), observer=BreakerEar(), chance=lambda: 0.0
-    ) as opened:
-        yield opened["main"]
+        OrchestratorSettings(endpoints=(one,)),
+        clock=FixedClock(),
+        observer=BreakerEar(),
+        chance=lambda: 0.0,
+        new_id=str,
+        looked_after=False,
+    ) as fleet:
+        yield fleet
 
 
 async def failure(url: str, protocol: Protocol, pieces: Pieces | None = None, **settings: Any) -> AttemptError:
@@ -430,10 +442,11 @@ async def test_many_calls_that_hang_hold_nothing_once_their_time_is_up(protocol:
             open_sockets.discard(stream)
 
     limits = {"timeout_seconds": 0.3, "idle_timeout_seconds": 0.2, "max_connections": 40}
-    async with raw_server(speak) as url, endpoint(url, protocol, **limits) as orchestrator:
+    async with raw_server(speak) as url, fleet_of(url, protocol, **limits) as fleet:
+        orchestrator = fleet.directory["main"]
         for kind, seconds in (("mute", 5.0), ("stalling", 5.0), ("mute", 0.1)):
             chosen = kind
-            orchestrator.force(BreakerState.DISABLED, ["m"])
+            fleet.force("main", ["m"], BreakerState.DISABLED)
             reasons: list[str] = []
 
             async def ask(seconds: float = seconds, reasons: list[str] = reasons) -> None:

@@ -1,0 +1,103 @@
+"""One call to an endpoint, from the leave to make it to what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from runner.core.breaker import CallOutcome, Permit
+from runner.core.errors import AttemptError, AttemptPutOff
+from runner.core.rates import Taken
+from runner.orchestrators.asking import ANSWER_NOT_JSON
+from runner.orchestrators.connection import UNAUTHORIZED
+from runner.outgoing import CERTIFICATE_REFUSED
+from runner.ports import Answer, Prompt
+
+if TYPE_CHECKING:
+    from runner.orchestrators.breakers import Guard
+    from runner.orchestrators.endpoint import Endpoint
+
+#: Reasons that say something of the endpoint although no other attempt would help.
+_FAULTS: Final = frozenset({"ANSWER_TOO_LARGE", CERTIFICATE_REFUSED})
+
+#: Reasons that say nothing against the endpoint although another attempt may help: it did answer.
+_ANSWERS: Final = frozenset({ANSWER_NOT_JSON})
+
+#: Reasons that are given before anything was sent.
+_NOT_CALLED: Final = frozenset({"INVALID_PARAMETERS"})
+
+#: Seconds: a call that was cancelled this close to its time was cut by its time.
+_CLOSE: Final = 0.05
+
+
+class Call:
+    """Leave to make one call, once. Whoever has it makes it or gives it up, or its place stays taken."""
+
+    def __init__(
+        self, endpoint: Endpoint, prompt: Prompt, *, guard: Guard, permit: Permit, taken: Taken, began: float
+    ) -> None:
+        self.endpoint = endpoint
+        self.prompt = prompt
+        self.guard = guard
+        self.permit = permit
+        self.taken = taken
+        self._began = began
+        self._first_text: float | None = None
+        self._on_text: Callable[[str], Awaitable[None]]
+        self._over = False
+
+    async def make(self, on_text: Callable[[str], Awaitable[None]]) -> Answer:
+        """Make it. Raises AttemptError: as the endpoint's protocol does."""
+        self._over = True
+        self._on_text = on_text
+        outcome: CallOutcome | None = None
+        retry_after: float | None = None
+        tokens: int | None = None
+        try:
+            answer = await self.endpoint.speaker.ask(self.prompt, self._hear)
+        except AttemptError as error:
+            outcome, retry_after = outcome_of(error), error.retry_after
+            tokens = 0 if error.usage is None else error.usage.total_tokens
+            raise
+        else:
+            outcome = CallOutcome.ANSWERED
+            tokens = answer.usage.total_tokens or None
+            return answer
+        finally:
+            now = anyio.current_time()
+            if outcome is None and self._out_of_time(now):
+                outcome = CallOutcome.FAILED
+            self.endpoint.ended(
+                self, outcome, seconds=self._seconds(now), now=now, tokens=tokens, retry_after=retry_after
+            )
+
+    def give_up(self) -> None:
+        """It is not made. Harmless if it was."""
+        if not self._over:
+            self._over = True
+            self.endpoint.ended(self, None, seconds=0.0, now=anyio.current_time(), tokens=0, retry_after=None)
+
+    async def _hear(self, text: str) -> None:
+        if self._first_text is None:
+            self._first_text = anyio.current_time()
+        await self._on_text(text)
+
+    def _seconds(self, now: float) -> float:
+        """To its first text where it streams, else to its end."""
+        return (now if self._first_text is None else self._first_text) - self._began
+
+    def _out_of_time(self, now: float) -> bool:
+        """The attempt's time was up. It ends by cancellation too, and yet it is the endpoint that took too long."""
+        return now - self._began >= self.prompt.timeout - _CLOSE
+
+
+def outcome_of(error: AttemptError) -> CallOutcome | None:
+    """What an error says about the endpoint; None if it was not called."""
+    if error.reason in _NOT_CALLED or isinstance(error, AttemptPutOff):
+        return None
+    if error.reason == UNAUTHORIZED:
+        return CallOutcome.DENIED
+    failed = error.retryable and error.reason not in _ANSWERS
+    return CallOutcome.FAILED if failed or error.reason in _FAULTS else CallOutcome.ANSWERED

@@ -1,0 +1,92 @@
+"""A second call, at another endpoint, for a call that takes longer than most: the first answer wins.
+
+Source: Dean and Barroso, "The Tail at Scale", 2013: hedged after the 95th percentile, a twentieth more calls cut the
+tail to that of the better of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import msgspec
+
+from runner.core.errors import AttemptError
+from runner.core.events import Usage
+from runner.orchestrators.call import Call
+from runner.ports import Answer
+
+OnText = Callable[[str], Awaitable[None]]
+
+
+async def hedged(first: Call, second: Callable[[], Call | None], on_text: OnText) -> Answer:
+    """Make a call, and a second one beside it if it takes long and its endpoint is hedged.
+
+    Whichever gives text first goes on alone, so that watchers never see two answers mixed. A call that fails changes
+    nothing as long as the other one goes on.
+
+    Raises AttemptError: of the call that failed first, if none was answered; of the one that streamed, if it broke off.
+    """
+    after = first.endpoint.hedge_after()
+    if after is None:
+        return await first.make(on_text)
+    race = _Race(on_text)
+    calls = [first]
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(race.run, first)
+            with anyio.move_on_after(after):
+                await race.decided.wait()
+            if not race.decided.is_set() and (other := second()) is not None:
+                calls.append(other)
+                tasks.start_soon(race.run, other)
+    finally:
+        # One that was cancelled before it could begin.
+        for call in calls:
+            call.give_up()
+    answer = race.result()
+    return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=len(calls) - 1))
+
+
+class _Race:
+    """Calls side by side."""
+
+    def __init__(self, on_text: OnText) -> None:
+        #: Set once a call gave text, or has ended.
+        self.decided = anyio.Event()
+        self._on_text = on_text
+        self._scopes: dict[Call, anyio.CancelScope] = {}
+        self._winner: Call | None = None
+        self._answer: Answer | None = None
+        self._errors: list[AttemptError] = []
+
+    async def run(self, call: Call) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes[call] = scope
+            try:
+                answer = await call.make(partial(self._text, call))
+            except AttemptError as error:
+                self._errors.append(error)
+            else:
+                self._win(call)
+                self._answer = answer
+        self.decided.set()
+
+    def result(self) -> Answer:
+        if self._answer is not None:
+            return self._answer
+        raise self._errors[0]
+
+    async def _text(self, call: Call, text: str) -> None:
+        self._win(call)
+        await self._on_text(text)
+
+    def _win(self, call: Call) -> None:
+        if self._winner is None:
+            self._winner = call
+            self._errors.clear()
+            self.decided.set()
+            for other, scope in self._scopes.items():
+                if other is not call:
+                    scope.cancel()

@@ -1,0 +1,96 @@
+"""Who waits for an orchestrator, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from runner.core.plan import JobId
+
+#: Seconds for which the place of somebody who was called is kept.
+KEEP_SECONDS: Final = 5.0
+
+
+class Waiter:
+    """A place in a Room: of an attempt that stands there, or the Turn of a task that is parked."""
+
+    __slots__ = ("_come", "_room", "job_id", "patience", "request_id")
+
+    def __init__(self, room: Room, job_id: JobId, request_id: str, patience: float) -> None:
+        self.job_id = job_id
+        self.request_id = request_id
+        #: As of a Turn; of no meaning for an attempt that stands there.
+        self.patience = patience
+        self._room = room
+        self._come: Callable[[], None] | None = None
+
+    def call(self, come: Callable[[], None]) -> None:
+        """Stand in line; `come` is called when it is this one's turn."""
+        self._come = come
+        self._room.join(self)
+
+    def leave(self) -> None:
+        """Leave the line. Harmless for who was called, or never stood there."""
+        self._come = None
+        self._room.forget(self)
+
+    def come(self) -> None:
+        """It is this one's turn."""
+        come, self._come = self._come, None
+        if come is not None:
+            come()
+
+
+class Room:
+    """The line before one model of an orchestrator.
+
+    Jobs take turns, and within a job who came first: so a job of ten thousand calls and a job of one advance side by
+    side. Whoever is called has a place for KEEP_SECONDS, which nobody else takes meanwhile.
+    """
+
+    def __init__(self, joined: Callable[[], None]) -> None:
+        #: Called when somebody has joined the line.
+        self._joined = joined
+        self._lines: OrderedDict[JobId, OrderedDict[Waiter, None]] = OrderedDict()
+        #: By request: until when its place is kept.
+        self._called: OrderedDict[str, float] = OrderedDict()
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """Those who wait."""
+        return self._waiting
+
+    def join(self, waiter: Waiter) -> None:
+        self._lines.setdefault(waiter.job_id, OrderedDict())[waiter] = None
+        self._waiting += 1
+        self._joined()
+
+    def forget(self, waiter: Waiter) -> None:
+        line = self._lines.get(waiter.job_id)
+        if line is not None and waiter in line:
+            del line[waiter]
+            self._waiting -= 1
+            if not line:
+                del self._lines[waiter.job_id]
+
+    def expected(self, now: float) -> int:
+        """Those who were called and have not come yet."""
+        while self._called and next(iter(self._called.values())) <= now:
+            self._called.popitem(last=False)
+        return len(self._called)
+
+    def call(self, now: float) -> None:
+        """Call who is next. There is somebody."""
+        job_id, line = self._lines.popitem(last=False)
+        waiter, _ = line.popitem(last=False)
+        if line:
+            self._lines[job_id] = line
+        self._waiting -= 1
+        self._called.pop(waiter.request_id, None)
+        self._called[waiter.request_id] = now + KEEP_SECONDS
+        waiter.come()
+
+    def arrived(self, request_id: str, now: float) -> bool:
+        """Somebody came. True if this one was called, and its place is still kept."""
+        return self._called.pop(request_id, 0.0) > now

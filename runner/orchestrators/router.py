@@ -1,0 +1,262 @@
+"""What tasks ask: an orchestrator of one or several endpoints, of which the one that is best off gets each call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+import anyio
+import msgspec
+
+from runner.core.balance import choose
+from runner.core.errors import AttemptError, AttemptPutOff
+from runner.core.events import Usage, WaitReason
+from runner.orchestrators.breakers import MICROS, OTHER_MODELS
+from runner.orchestrators.call import Call
+from runner.orchestrators.endpoint import Endpoint, Refusal
+from runner.orchestrators.hedge import hedged
+from runner.orchestrators.room import Room, Waiter
+from runner.orchestrators.surroundings import Surroundings
+from runner.ports import Answer, Bulkhead, EndpointHealth, Prompt
+
+#: A parked task that nobody called comes after its time and so many seconds, or this share of its wait; chance makes
+#: it up to twice as much.
+_PATIENCE_SECONDS: Final = 2.0
+_PATIENCE_SHARE: Final = 0.125
+
+#: Seconds after which a call that found no room is tried again.
+_NO_ROOM_SECONDS: Final = 5.0
+
+#: Seconds after which it is looked again whether a drained endpoint gets calls.
+_DRAINED_SECONDS: Final = 30.0
+
+#: Models that a sentence lists.
+_MOST_SHOWN: Final = 10
+
+#: An endpoint, and its own name for the model.
+Target = tuple[Endpoint, str]
+
+
+class Members(Protocol):
+    """The endpoints there are at this moment."""
+
+    def of(self, name: str) -> Sequence[Endpoint]:
+        """Those of a group, or the one of that name."""
+
+    def knowing(self, wanted: str) -> Sequence[Endpoint]:
+        """Those of all groups that are known to serve a model, by its name, an alias or a label."""
+
+
+class Router:
+    """An Orchestrator: all endpoints of a group, or one endpoint by its name.
+
+    A call goes to the better of two endpoints that are drawn, among those that serve its model and may take it. Where
+    none may, it waits a little in line, and then its task is parked, in line still: it is called when there is room.
+    """
+
+    def __init__(self, name: str, members: Members, surroundings: Surroundings, *, max_models: int) -> None:
+        self.name = name
+        self._members = members
+        self._with = surroundings
+        self._max_models = max_models
+        #: By the model that is asked for, as tasks write it.
+        self._rooms: dict[str, Room] = {}
+
+    @property
+    def bulkhead(self) -> Bulkhead | None:
+        """The engine keeps to it, so that nobody comes in vain but those who learned late where they go."""
+        places = sum(endpoint.settings.max_connections for endpoint in self._members.of(self.name))
+        return Bulkhead(f"orchestrator.endpoints[{self.name}]", places) if places else None
+
+    async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
+        """Ask the endpoint that is best off, and another one if it cannot be reached.
+
+        Raises AttemptPutOff: BREAKER_OPEN, with the time to come back and a place in line; RATE_LIMITED where there is
+        no room, or rates or the retry budget hold it up.
+        Raises AttemptError: UNKNOWN_MODEL if no endpoint serves the model; else as the endpoint's protocol does.
+        """
+        ends_at = anyio.current_time() + prompt.timeout
+        heard = _Heard(on_text)
+        failed: list[Endpoint] = []
+        call = await self._admitted(prompt, ends_at)
+        while True:
+            second = partial(self._elsewhere, prompt, [*failed, call.endpoint], ends_at)
+            try:
+                answer = await hedged(call, second, heard.text)
+            except AttemptError as error:
+                failed.append(call.endpoint)
+                other = second() if error.reason == "CONNECTION_FAILED" and not heard.anything else None
+                if other is None:
+                    error.usage = (error.usage or Usage()) + Usage(calls=len(failed) - 1)
+                    raise
+                call = other
+            else:
+                return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=len(failed)))
+
+    async def health(self) -> None:
+        """Raises AttemptError: if none of its endpoints answers its health check."""
+        last: AttemptError | None = None
+        for endpoint in self._members.of(self.name):
+            try:
+                await endpoint.speaker.health()
+            except AttemptError as error:
+                last = error
+            else:
+                return
+        if last is not None:
+            raise last
+
+    # -------------------------------------------------------------------------------------------------- turns
+
+    def waiting(self, endpoint: Endpoint, model: str | None = None) -> int:
+        """Those in line for an endpoint, and for one of its models."""
+        return sum(
+            len(room)
+            for wanted, room in self._rooms.items()
+            if len(room)
+            and any(each is endpoint and model in (None, name) for each, name in self._targets(wanted, anywhere=True))
+        )
+
+    def stir(self, now: float) -> bool:
+        """Call as many as may begin now. Answers whether somebody waits still."""
+        waiting = False
+        for wanted, room in self._rooms.items():
+            if not len(room):
+                continue
+            targets = _live(self._targets(wanted, anywhere=True))
+            places = sum(endpoint.places(model, now) for endpoint, model in targets) - room.expected(now)
+            for _ in range(min(places, len(room))):
+                room.call(now)
+            waiting = waiting or len(room) > 0
+        return waiting
+
+    def _room(self, wanted: str) -> Room:
+        if wanted not in self._rooms and len(self._rooms) >= self._max_models:
+            wanted = OTHER_MODELS
+        return self._rooms.setdefault(wanted, Room(self._with.stir))
+
+    # ---------------------------------------------------------------------------------------------- admission
+
+    async def _admitted(self, prompt: Prompt, ends_at: float) -> Call:
+        """A call that may be made, perhaps after a while in line."""
+        wanted, anywhere = prompt.model or "", not prompt.endpoint
+        room = self._room(wanted)
+        now = anyio.current_time()
+        called = room.arrived(prompt.request_id, now)
+        patience_ends: float | None = None
+        while True:
+            targets = self._targets(wanted, anywhere=anywhere)
+            if not targets and self._members.of(self.name):
+                raise self._unknown(wanted)
+            if patience_ends is None:
+                patience_ends = now + max((each.settings.max_wait_seconds for each, _ in targets), default=0.0)
+            begun = self._begin(prompt, targets, ends_at, now) if called or not len(room) else self._look(targets, now)
+            if isinstance(begun, Call):
+                self._with.stir()
+                return begun
+            if begun.reason is WaitReason.BREAKER_OPEN or not begun.in_line or now >= patience_ends:
+                raise self._put_off(begun, prompt, room, now)
+            called = await _stand_in_line(room, prompt, patience_ends - now)
+            now = anyio.current_time()
+
+    def _elsewhere(self, prompt: Prompt, failed: Sequence[Endpoint], ends_at: float) -> Call | None:
+        """A call at an endpoint that has not failed, if one may begin at once. It is a repetition."""
+        targets = self._targets(prompt.model or "", anywhere=not prompt.endpoint)
+        others = [target for target in targets if target[0] not in failed]
+        again = msgspec.structs.replace(prompt, retry=True)
+        begun = self._begin(again, others, ends_at, anyio.current_time())
+        return begun if isinstance(begun, Call) else None
+
+    def _targets(self, wanted: str, *, anywhere: bool) -> list[Target]:
+        """Who serves the model: those that are known to, here or else anywhere; or else those here that may."""
+        own = self._members.of(self.name)
+        known = [(endpoint, model) for endpoint in own for model in endpoint.catalogue.known(wanted)]
+        if not known and anywhere:
+            others = self._members.knowing(wanted)
+            known = [(endpoint, model) for endpoint in others for model in endpoint.catalogue.known(wanted)]
+        return known or [(endpoint, wanted) for endpoint in own if not endpoint.catalogue.complete]
+
+    def _begin(self, prompt: Prompt, targets: Sequence[Target], ends_at: float, now: float) -> Call | Refusal:
+        """A call at the endpoint that is best off, or why none may begin."""
+        left = _live(targets)
+        timed = msgspec.structs.replace(prompt, timeout=max(0.0, ends_at - now))
+        refusals = []
+        while left:
+            chances = self._with.chance(), self._with.chance()
+            index = 0 if len(left) == 1 else choose([each.candidate(now) for each, _ in left], *chances)
+            endpoint, model = left.pop(index)
+            begun = endpoint.begin(timed, model, now)
+            if isinstance(begun, Call):
+                return begun
+            refusals.append(begun)
+        return self._softest(refusals, now)
+
+    def _look(self, targets: Sequence[Target], now: float) -> Refusal:
+        """Why a call that comes after others in line may not begin."""
+        refusals = [endpoint.refusal(model, now) for endpoint, model in _live(targets)]
+        refused = [refusal for refusal in refusals if refusal is not None]
+        if len(refused) < len(refusals):
+            message = f"other calls wait for orchestrator `{self.name}`"
+            return Refusal(reason=WaitReason.RATE_LIMITED, until=now, message=message, endpoint=self.name)
+        return self._softest(refused, now)
+
+    def _softest(self, refusals: Sequence[Refusal], now: float) -> Refusal:
+        """Of the reasons, the one that ends first; those that end by themselves come before open breakers."""
+        if not refusals:
+            drained = f"`{self.name}` is drained: it gets no calls until an operator lets it"
+            message = f"orchestrator {drained if self._members.of(self.name) else f'`{self.name}` has no endpoint now'}"
+            until = now + _DRAINED_SECONDS
+            return Refusal(reason=WaitReason.BREAKER_OPEN, until=until, message=message, endpoint=self.name)
+        return min(refusals, key=lambda refusal: (refusal.reason is WaitReason.BREAKER_OPEN, refusal.until))
+
+    def _put_off(self, refusal: Refusal, prompt: Prompt, room: Room, now: float) -> AttemptPutOff:
+        wait = max(0.0, refusal.until - now)
+        if refusal.reason is WaitReason.RATE_LIMITED and refusal.in_line:
+            wait = max(wait + refusal.pace * len(room), _NO_ROOM_SECONDS)
+        patience = max(_PATIENCE_SECONDS, _PATIENCE_SHARE * wait) * (1 + self._with.chance())
+        turn = Waiter(room, prompt.job_id, prompt.request_id, patience) if refusal.in_line else None
+        return AttemptPutOff(
+            refusal.reason,
+            refusal.message,
+            until=self._with.clock.now() + round((wait if turn is not None else wait + patience) * MICROS),
+            endpoint=refusal.endpoint,
+            turn=turn,
+        )
+
+    def _unknown(self, wanted: str) -> AttemptError:
+        models = dict.fromkeys(name for endpoint in self._members.of(self.name) for name in endpoint.catalogue.names)
+        shown = ", ".join(f"`{name}`" for name in list(models)[:_MOST_SHOWN])
+        message = f"orchestrator `{self.name}` serves no model `{wanted}`; it serves {shown}"
+        return AttemptError("UNKNOWN_MODEL", message, retryable=False, endpoint=self.name, model=wanted)
+
+
+class _Heard:
+    """Passes text on, and knows whether there was any."""
+
+    def __init__(self, on_text: Callable[[str], Awaitable[None]]) -> None:
+        self.anything = False
+        self._on_text = on_text
+
+    async def text(self, text: str) -> None:
+        self.anything = True
+        await self._on_text(text)
+
+
+def _live(targets: Sequence[Target]) -> list[Target]:
+    """Without those that are drained, and, unless that were all, without those that are sick."""
+    taking = [target for target in targets if not target[0].draining]
+    return [target for target in taking if target[0].health is not EndpointHealth.UNHEALTHY] or taking
+
+
+async def _stand_in_line(room: Room, prompt: Prompt, seconds: float) -> bool:
+    """Wait for our turn, so long at most. True if it came."""
+    turn = anyio.Event()
+    waiter = Waiter(room, prompt.job_id, prompt.request_id, 0.0)
+    waiter.call(turn.set)
+    try:
+        with anyio.move_on_after(seconds):
+            await turn.wait()
+    finally:
+        waiter.leave()
+    return room.arrived(prompt.request_id, anyio.current_time())

@@ -1,0 +1,276 @@
+"""Several endpoints: which of them gets a call, whose turn it is, and what happens when some are sick."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio.testing
+
+from runner.core.breaker import BreakerState
+from runner.core.errors import AttemptError, AttemptPutOff, Turn
+from runner.core.events import WaitReason
+from tests.orchestrators.hostile import Pieces
+from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+def pool(*names: str, **settings: Any) -> Stage:
+    """Endpoints of one group."""
+    return Stage(*(one(name, group="pool", **settings) for name in names))
+
+
+# ------------------------------------------------------------------------------------------------------- balance
+
+
+async def test_calls_go_to_the_endpoint_with_fewer_calls_under_way() -> None:
+    async with pool("a", "b").open() as stage:
+        stage.behind["a"].seconds = stage.behind["b"].seconds = 10
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                stage.chance = number % 3 / 3
+                group.start_soon(stage.ask)
+                await anyio.sleep(0.01)
+        assert stage.calls == {"a": 10, "b": 10}
+
+
+async def test_weights_share_the_calls_out() -> None:
+    async with Stage(one("a", group="pool", weight=3), one("b", group="pool")).open() as stage:
+        stage.behind["a"].seconds = stage.behind["b"].seconds = 100
+        async with anyio.create_task_group() as group:
+            for number in range(40):
+                stage.chance = number * 0.37 % 1
+                group.start_soon(stage.ask)
+                await anyio.sleep(0.01)
+        assert 27 <= stage.calls["a"] <= 33
+
+
+async def test_an_endpoint_that_cannot_be_reached_costs_no_attempt_where_another_one_can() -> None:
+    async with pool("a", "b").open() as stage:
+        stage.behind["a"].error = GONE
+        answers = [await stage.ask() for _ in range(4)]
+        assert {answer.endpoint for answer in answers} == {"b"}
+        assert stage.state(endpoint="a") is BreakerState.OPEN
+        # The call that came to nothing is told: it may have cost.
+        assert sum(answer.usage.calls for answer in answers) == 4 + stage.calls["a"]
+
+
+async def test_a_failure_that_may_have_done_something_is_not_repeated_elsewhere_within_the_attempt() -> None:
+    async with pool("a", "b").open() as stage:
+        stage.behind["a"].error = stage.behind["b"].error = BROKEN
+        with pytest.raises(AttemptError, match="503"):
+            await stage.ask()
+        assert sum(stage.calls.values()) == 1
+
+
+async def test_a_stream_that_broke_off_is_not_begun_again_elsewhere() -> None:
+    async with pool("a", "b").open() as stage:
+        for behind in stage.behind.values():
+            behind.first_text, behind.error = 0, GONE
+        pieces = Pieces()
+        with pytest.raises(AttemptError, match="gone"):
+            await stage.ask(pieces=pieces)
+        assert sum(stage.calls.values()) == 1
+        assert len(pieces.texts) == 1
+
+
+async def test_open_breakers_are_passed_by_and_the_soonest_tells_the_time_when_all_are_open() -> None:
+    async with pool("a", "b").open() as stage:
+        stage.fleet.force("a", ("m",), BreakerState.OPEN)
+        assert [(await stage.ask()).endpoint for _ in range(5)] == ["b"] * 5
+        await anyio.sleep(5)
+        stage.fleet.force("b", ("m",), BreakerState.OPEN)
+        error = await stage.put_off()
+        assert (error.wait_reason, error.endpoint, error.until) == (WaitReason.BREAKER_OPEN, "a", START + 15 * SECOND)
+
+
+async def test_a_task_may_name_one_endpoint_of_a_group() -> None:
+    async with pool("a", "b").open() as stage:
+        assert [(await stage.ask(of="b")).endpoint for _ in range(5)] == ["b"] * 5
+
+
+async def test_a_drained_endpoint_gets_no_calls_and_those_under_way_finish() -> None:
+    async with pool("a", "b").open() as stage:
+        stage.behind["a"].seconds = 5
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(stage.ask, of="a"))
+            await anyio.sleep(1)
+            assert stage.fleet.drain("a", draining=True).draining
+            assert {(await stage.ask()).endpoint for _ in range(5)} == {"b"}
+            assert "drained" in (await stage.put_off(of="a")).message
+        stage.fleet.drain("a", draining=False)
+        await stage.ask(of="a")
+        assert stage.calls["a"] == 2
+
+
+# -------------------------------------------------------------------------------------------------------- models
+
+
+async def test_a_model_is_asked_for_by_name_by_alias_and_by_label() -> None:
+    small = one("small", group="pool", models=("mini",), labels={"mini": ("fast", "cheap")})
+    large = one("large", group="pool", models=("maxi", "maxi-2026"), aliases={"best": "maxi-2026"})
+    async with Stage(small, large).open() as stage:
+        asked = {"mini": ("small", "mini"), "cheap": ("small", "mini"), "best": ("large", "maxi-2026")}
+        for wanted, (endpoint, model) in asked.items():
+            assert (await stage.ask(wanted)).endpoint == endpoint
+            assert stage.behind[endpoint].asked[-1].model == model
+
+
+async def test_a_task_that_names_no_endpoint_goes_to_whichever_group_serves_its_model() -> None:
+    async with Stage(one("first", models=("a",)), one("second", models=("b",))).open() as stage:
+        assert (await stage.ask("b")).endpoint == "second"
+        with pytest.raises(AttemptError, match="serves no model `b`; it serves `a`") as caught:
+            await stage.ask("b", of="first")
+        assert (caught.value.reason, caught.value.retryable) == ("UNKNOWN_MODEL", False)
+
+
+async def test_a_model_that_nobody_knows_is_asked_for_where_nobody_said_which_there_are() -> None:
+    async with Stage(one("a")).open() as stage:
+        stage.fleet.directory.endpoint("a").catalogue.learn(("listed",))
+        await stage.ask("fine-tuned")
+        assert stage.behind["a"].asked[-1].model == "fine-tuned"
+
+
+# ------------------------------------------------------------------------------------------------------- the line
+
+
+async def test_a_call_waits_in_line_for_a_little_and_is_called_when_there_is_room() -> None:
+    async with Stage(one(max_connections=1, max_wait_seconds=10)).open() as stage:
+        stage.main.seconds = 3
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(stage.ask)
+        assert stage.main.times == [0.0, 3.0, 6.0]
+
+
+async def test_who_waits_too_long_is_parked_with_a_place_in_line() -> None:
+    async with Stage(one(max_connections=1, max_wait_seconds=2)).open() as stage:
+        stage.main.seconds = 5
+        async with anyio.create_task_group() as group:
+            group.start_soon(stage.ask)
+            await anyio.sleep(1)
+            error = await stage.put_off()
+            assert anyio.current_time() == 3
+            assert error.wait_reason is WaitReason.RATE_LIMITED
+            called = await turn_of(error)
+        assert called == 5
+
+
+async def test_jobs_take_turns_so_that_a_great_one_does_not_hold_up_a_small_one() -> None:
+    async with Stage(one(max_connections=1, max_wait_seconds=1000)).open() as stage:
+        stage.main.seconds = 1
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(partial(stage.ask, job="great"))
+            await anyio.sleep(0.5)
+            for _ in range(2):
+                group.start_soon(partial(stage.ask, job="small"))
+        jobs = [prompt.job_id for prompt in stage.main.asked]
+        assert jobs[:6] == ["great", "great", "small", "great", "small", "great"]
+
+
+async def test_who_comes_later_does_not_overtake_the_line() -> None:
+    async with Stage(one(max_connections=1, max_wait_seconds=1000)).open() as stage:
+        stage.main.seconds = 1
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(partial(stage.ask, job="job", tag=number))
+                await anyio.sleep(0.3)
+        assert [prompt.parameters["tag"] for prompt in stage.main.asked] == [0, 1, 2, 3, 4]
+
+
+async def test_a_parked_herd_is_called_in_a_trickle_when_the_breaker_closes() -> None:
+    """First probes, then what a warmed-up endpoint may take: not a hundred calls in the instant of its return."""
+    async with Stage(one(max_connections=20, warm_up_seconds=10)).open(looked_after=True) as stage:
+        await stage.fail()
+        stage.main.seconds = 0.5
+        parked = [await stage.put_off(request=f"job-{number}/task") for number in range(100)]
+        most = Counter[int]()
+        async with anyio.create_task_group() as group:
+            for number, error in enumerate(parked):
+                group.start_soon(_come_back, stage, error, f"job-{number}/task", most)
+        assert stage.main.calls == 102
+        assert stage.state() is BreakerState.CLOSED
+        first = [at for at in stage.main.times[2:] if at < stage.main.times[2] + 0.5]
+        assert len(first) <= 3
+        assert stage.main.most_under_way <= 20
+        assert max(stage.main.times) < 15 + 15
+        # Nobody came in vain.
+        assert not most
+
+
+async def _come_back(stage: Stage, error: AttemptPutOff, request: str, vain: Counter[int]) -> None:
+    await turn_of(error)
+    try:
+        await stage.ask(request=request)
+    except AttemptPutOff:
+        vain[1] += 1
+
+
+async def turn_of(error: AttemptPutOff) -> float:
+    """Wait as the engine does for one with a turn. Answers when it came."""
+    turn: Turn | None = error.turn
+    assert turn is not None
+    called = anyio.Event()
+    turn.call(called.set)
+    await called.wait()
+    return anyio.current_time()
+
+
+# ---------------------------------------------------------------------------------------------------------- hedging
+
+
+async def hedging(stage: Stage) -> None:
+    """Let endpoint `a` learn that calls take a second."""
+    stage.behind["a"].seconds = stage.behind["b"].seconds = 1
+    for _ in range(40):
+        await stage.ask(of="a")
+
+
+async def test_a_call_that_takes_longer_than_most_is_made_again_elsewhere_and_the_first_answer_wins() -> None:
+    async with pool("a", "b", hedge=True).open() as stage:
+        await hedging(stage)
+        stage.behind["a"].seconds = 100
+        began = anyio.current_time()
+        answer = await stage.ask()
+        assert (answer.endpoint, answer.usage.calls) == ("b", 2)
+        assert anyio.current_time() - began == 2
+        assert stage.behind["a"].under_way == 0
+        assert all(view.calls == 0 for view in stage.fleet.endpoints())
+
+
+async def test_who_streams_first_goes_on_alone() -> None:
+    async with pool("a", "b", hedge=True).open() as stage:
+        await hedging(stage)
+        stage.behind["a"].first_text, stage.behind["a"].seconds = 3, 50
+        stage.behind["b"].first_text, stage.behind["b"].seconds = 1.5, 100
+        pieces = Pieces()
+        answer = await stage.ask(pieces=pieces)
+        assert (answer.endpoint, pieces.texts) == ("b", ["b "])
+
+
+async def test_a_hedge_that_fails_changes_nothing() -> None:
+    async with pool("a", "b", hedge=True).open() as stage:
+        await hedging(stage)
+        stage.behind["a"].seconds, stage.behind["b"].error = 10, GONE
+        assert (await stage.ask()).endpoint == "a"
+
+
+async def test_a_cancelled_race_frees_everything() -> None:
+    async with pool("a", "b", hedge=True).open() as stage:
+        await hedging(stage)
+        stage.behind["a"].seconds = stage.behind["b"].seconds = math.inf
+        with anyio.move_on_after(5):
+            await stage.ask()
+        assert all(view.calls == 0 for view in stage.fleet.endpoints())
