@@ -196,7 +196,10 @@ class Trial:
         return FallbackUsed(kind=kind, position=position, instead_of=self._endpoint, failure=why, age_seconds=age)
 
     def _with_all_usage(self, outcome: Outcome) -> Outcome:
-        """What calls that failed consumed is consumed, too."""
+        """What calls that failed consumed is consumed, too; where nobody answered, it is told of the last of them."""
+        if self._failures and not outcome.endpoint:
+            last = self._failures[-1]
+            outcome = msgspec.structs.replace(outcome, endpoint=last.endpoint, model=last.model)
         return msgspec.structs.replace(outcome, usage=self._usage(outcome.usage))
 
     def _usage(self, *more: Usage | None) -> Usage | None:

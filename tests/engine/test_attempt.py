@@ -19,6 +19,8 @@ from runner.core.events import (
     AttemptProgressed,
     AttemptSucceeded,
     Failure,
+    FallbackKind,
+    FallbackUsed,
     JobFailed,
     JobSucceeded,
     TaskFailed,
@@ -371,12 +373,22 @@ def leaking(secret: str) -> list[tuple[str, Script]]:
         endpoint=f"https://h/?key={secret}",
         model=f"m-{secret}",
     )
+    why = Failure(f"R-{secret}", f"refused {secret}")
+    fell_back = Outcome(
+        fallback=FallbackUsed(kind=FallbackKind.VALUE, position=1, instead_of=f"https://{secret}", failure=why)
+    )
+
+    async def keeping(attempt: Attempt) -> Outcome:
+        return Outcome(output=attempt.redacted({"kept": [f"Bearer {secret}"]}))
+
     late = AttemptError("X", f"401 for {secret}", retryable=True, endpoint=f"https://{secret}", model=secret)
     put_off = AttemptPutOff(WaitReason.RATE_LIMITED, f"busy {secret}", until=0, endpoint=secret)
     return [
         ("stream", stream),
         ("progress", progress),
         ("outcome", giving(outcome)),
+        ("fallback", giving(fell_back)),
+        ("kept", keeping),
         ("retried", raising(late)),
         ("error", raising(Strange(f"bad key {secret}"))),
         ("chained", raising(KeyError({"headers": f"Bearer {secret}"}))),

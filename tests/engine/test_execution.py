@@ -135,6 +135,20 @@ async def test_what_is_not_retryable_is_not_retried_and_retries_end() -> None:
     assert kinds(history, of="b")[-1] == "TaskFailed"
 
 
+async def test_an_attempt_knows_how_many_may_follow() -> None:
+    stage = Stage()
+    left: dict[str, list[int]] = {"a": [], "b": []}
+
+    async def note(attempt: Attempt) -> Outcome:
+        left[attempt.task.id].append(attempt.retries_left)
+        raise AttemptError("BUSY", "later", retryable=True)
+
+    stage.troupe.scripts = {"a": note, "b": note}
+    async with stage.engine(default_retries=1) as engine:
+        await engine.run(task("a", retry_count=2), task("b"))
+    assert left == {"a": [2, 1, 0], "b": [1, 0]}
+
+
 async def test_retry_after_is_obeyed() -> None:
     stage = Stage()
     stage.chance = 0.0

@@ -198,6 +198,11 @@ async def test_in_the_last_attempt_the_fallbacks_have_their_turn_and_all_usage_i
     assert outcome.fallback.failure == Failure("HTTP_STATUS", "it said HTTP_STATUS")
 
 
+async def test_what_a_call_consumed_for_nothing_is_told_of_the_endpoint_that_took_it() -> None:
+    outcome = await ran(refusing("a", broke()), fallback=[{"value": 1}])
+    assert (outcome.endpoint, outcome.usage) == ("a", Usage(calls=1))
+
+
 async def test_if_no_fallback_serves_the_first_failure_is_told_with_what_followed() -> None:
     b = refusing("b", broke("CONNECTION_FAILED"))
     with pytest.raises(AttemptError) as caught:
