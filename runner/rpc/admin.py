@@ -11,6 +11,7 @@ from altrunner.v1 import admin_service_pb2 as messages
 
 from runner import frames
 from runner.core.errors import EndpointNotFound
+from runner.core.plan import Instant
 from runner.ports import BreakerView, Clock, EndpointView, Fleet
 from runner.rpc import admin_wire as wire
 from runner.rpc.admin_wire import Key
@@ -18,7 +19,7 @@ from runner.rpc.calls import Context
 from runner.rpc.following import Told, Waits, follow
 
 #: What of a view is told at once when it changes; the rest are figures.
-STEADY_BREAKER: Final = attrgetter("state", "since", "reason")
+STEADY_BREAKER: Final = attrgetter("state", "reason")
 STEADY_ENDPOINT: Final = attrgetter(
     "group", "url", "protocol", "source", "health", "health_error", "draining", "weight", "max_calls", "models"
 )
@@ -28,10 +29,15 @@ SAME_TIME: Final = 500_000
 
 def breakers_alike(one: BreakerView, other: BreakerView) -> bool:
     """Whether they differ in figures at most."""
-    if (one.open_until is None) is not (other.open_until is None):
+    if STEADY_BREAKER(one) != STEADY_BREAKER(other):
         return False
-    moved = abs((one.open_until or 0) - (other.open_until or 0))
-    return moved < SAME_TIME and bool(STEADY_BREAKER(one) == STEADY_BREAKER(other))
+    return _same_time(one.since, other.since) and _same_time(one.open_until, other.open_until)
+
+
+def _same_time(one: Instant | None, other: Instant | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) < SAME_TIME
 
 
 def endpoints_alike(one: EndpointView, other: EndpointView) -> bool:

@@ -146,7 +146,7 @@ async def test_a_time_that_is_told_a_little_otherwise_each_time_is_no_change(sta
     async with serving(start, fleet, heartbeat=0.3) as daemon:
         watch = daemon.admin.WatchBreakers(messages.WatchBreakersRequest(endpoints=["a"]))
         await watch.read()
-        fleet.put(replace(OPEN, open_until=NOON + 14 * SECOND + 200))
+        fleet.put(replace(OPEN, since=NOON - 200, open_until=NOON + 14 * SECOND + 200))
         assert (await watch.read()).HasField("heartbeat")
         fleet.put(replace(OPEN, open_until=NOON + 15 * SECOND))
         assert [each.model for each in (await watch.read()).breakers] == ["large"]
