@@ -375,3 +375,29 @@ def test_the_documentation_tells_every_setting_and_is_fresh() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     for path in known_paths(Settings):
         assert f"`{'.'.join(path).replace('*', '<name>')}`" in text or "*" in path, path
+
+
+def test_budgets_of_labels_are_a_list_of_tables(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    table = "[[budgets]]\nlabel = 'team'\nvalue = 'research'\ntokens = 1_000_000\nper = 'day'\n"
+    file.write_text(table + table.replace("research", "sales").replace("per =", "on_exceeded = 'wait' #"))
+    day, month = load(file, {}).budgets
+    assert (day.name, day.tokens, day.on_exceeded) == ("team=research/day", 1_000_000, "fail")
+    assert (month.name, month.on_exceeded) == ("team=sales/month", "wait")
+    file.write_text(table + table)
+    with pytest.raises(InvalidSettings, match="`budgets` has `team=research/day` more than once"):
+        load(file, {})
+    file.write_text(table.replace("1_000_000", "0"))
+    with pytest.raises(InvalidSettings, match="tokens"):
+        load(file, {})
+
+
+def test_a_budget_can_be_raised_while_the_daemon_runs() -> None:
+    budget = {"label": "team", "value": "research", "tokens": 5}
+    old, new = (
+        load(environ={}, overrides={"budgets": [budget]}),
+        load(environ={}, overrides={"budgets": [budget | {"tokens": 9}]}),
+    )
+    result = reload(old, new)
+    assert result.settings.budgets[0].tokens == 9
+    assert not result.restart

@@ -331,3 +331,10 @@ def test_a_terminal_gets_bars_and_is_not_left_without_a_cursor(place: Place, des
     assert "#1 accepted" not in drawn
     assert drawn.rfind("\x1b[?25h") > drawn.rfind("\x1b[?25l")
     place.left_clean()
+
+
+def test_a_token_budget_reaches_the_job(place: Place, descriptor: Write) -> None:
+    done = place(descriptor(a={"prompt": "how are you?", "max_tokens": 50}), "--simulate", "--token-budget", "40")
+    assert done.code == 4
+    assert "0 of 40 tokens are used, and it would take up to 54" in done.out + done.err
+    assert place(descriptor(a={"prompt": "how?", "max_tokens": 50}), "--simulate", "--token-budget", "100").code == 0

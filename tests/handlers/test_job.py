@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runner.core.errors import AttemptError
-from runner.core.events import Artifact, Failure, JobState
+from runner.core.events import Artifact, Failure, JobState, Usage
 from runner.core.plan import JobId, Priority
 from runner.handlers.checks import kinds_of
 from runner.handlers.job import STOPPED, RunJob
@@ -183,3 +183,14 @@ def test_labels_of_the_runner_are_refused_before_anything_runs() -> None:
     assert check.look is not None
     assert [problem.name for problem in check.look({"labels": {"alt-runner/depth": "-5"}})] == ["labels"]
     assert list(check.look({"labels": {"a": "b"}})) == []
+
+
+async def test_a_job_has_what_is_left_of_its_parents_tokens_and_tells_what_it_used() -> None:
+    end = ChildEnd(
+        state=JobState.SUCCEEDED, error=None, reason="", outputs={}, large_outputs={}, usage=Usage(2, total_tokens=9)
+    )
+    for left, given in ((None, None), (70, 70), (0, 1)):
+        jobs, attempt = FakeJobs(end), FakeAttempt({"descriptor": {}})
+        attempt.left = left
+        assert (await RunJob(jobs).run(attempt)).usage == Usage(2, total_tokens=9)
+        assert jobs.submitted[0].token_budget == given

@@ -19,6 +19,7 @@ from altrunner.v1 import job_service_pb2_grpc
 
 from runner.core.alt import DescriptorLimits
 from runner.core.errors import AttemptError
+from runner.core.events import Usage
 from runner.core.retry import RetryPolicy
 from runner.engine.bell import Bell
 from runner.engine.broadcast import Broadcast
@@ -33,6 +34,7 @@ from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.sql import SqlLedger
 from runner.ports import Attempt, FileLeft, Fleet, Outcome, Quiet
 from runner.rpc.server import Server, ServerOptions, listening
+from tests.rpc.fleet import PlayedFleet
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +79,8 @@ class Stage:
                 return Outcome(output="x" * parameters["size"])
             case "leave":
                 return Outcome(files=(FileLeft("left.bin", b"x" * parameters["size"]),))
+            case "usage":
+                return Outcome(usage=Usage(1, 2, 3, 5), endpoint="main", model="m")
         return Outcome(output=parameters.get("answer"))
 
 
@@ -143,7 +147,9 @@ def start(tmp_path: Path) -> Start:
             )
             async with anyio.create_task_group() as loops:
                 loops.start_soon(runner.run)
-                async with listening(runner, options, clock=clock, observer=observer, fleet=fleet) as server:
+                async with listening(
+                    runner, options, clock=clock, observer=observer, fleet=fleet or PlayedFleet()
+                ) as server:
                     target = f"127.0.0.1:{server.port}"
                     async with grpc.aio.insecure_channel(target) as channel:
                         stub = job_service_pb2_grpc.JobServiceStub(channel)

@@ -476,3 +476,22 @@ async def test_a_person_answers_a_task_that_waits(daemon: Any) -> None:
     assert rest[-1].WhichOneof("event") == "job_succeeded"
     error = await refused(daemon.stub.SignalJob(answer))
     assert (error.code(), details(error)["ErrorInfo"].reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_HAS_ENDED")
+
+
+async def test_a_token_budget_is_taken_and_shown(daemon: Any) -> None:
+    accepted = await daemon.stub.SubmitJob(request(token_budget=700))
+    full = messages.GetJobRequest(job_id=accepted.job.job_id, view=messages.JOB_VIEW_FULL)
+    assert (await daemon.stub.GetJob(full)).job.token_budget == 700
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await daemon.stub.SubmitJob(request(token_budget=-1))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "token_budget" in (refused.value.details() or "")
+
+
+async def test_what_ai_calls_used_is_in_the_full_view(daemon: Any) -> None:
+    accepted = await daemon.stub.SubmitJob(request(alt(doing("usage"))))
+    async for _ in watched(daemon, accepted.job.job_id):
+        pass
+    full = messages.GetJobRequest(job_id=accepted.job.job_id, view=messages.JOB_VIEW_FULL)
+    usage = (await daemon.stub.GetJob(full)).job.usage
+    assert (usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (1, 2, 3, 5)

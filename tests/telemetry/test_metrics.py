@@ -215,3 +215,9 @@ def _asked(job: JobSummary, usage: Usage) -> AttemptStretch:
     return AttemptStretch(
         run=run, task_id="ask", attempt=1, handler="orchestrator", began=0, ended=1, outcome="failed", usage=usage
     )
+
+
+def test_what_a_child_job_used_is_counted_by_its_own_attempts_alone(summary: Make) -> None:
+    metrics = Metrics(MetricsSettings())
+    metrics.ended(msgspec.structs.replace(_asked(summary(), Usage(1, 2, 3, 5)), handler="job"))
+    assert "alt_runner_model_tokens_total{" not in metrics.exposition("")[0].decode()

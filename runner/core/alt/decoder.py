@@ -133,7 +133,8 @@ def _check_budget(plan: Plan, report: Report) -> None:
     try:
         told_in(plan.metadata)
     except ValueError as error:
-        report.error("BAD_VALUE", ("metadata", TOKEN_BUDGET), str(error))
+        reason = "OUT_OF_RANGE" if type(plan.metadata[TOKEN_BUDGET]) is int else "BAD_TYPE"
+        report.error(reason, ("metadata", TOKEN_BUDGET), str(error))
 
 
 def _read(raw: dict[str, Any], report: Report) -> Draft | None:

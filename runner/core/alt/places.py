@@ -64,6 +64,8 @@ PLAN: Final[Mapping[str, Places]] = {
     "expected_seconds": Places(("expected_completion_time",), None, None),
     "fail_fast": _everywhere("fail_fast"),
     "metadata": _everywhere("metadata"),
+    # Of a submission; a file tells it in its metadata.
+    "token_budget": NOWHERE,
     "has_variables": NOWHERE,
     "variables": NOWHERE,
     "functions": NOWHERE,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runner.core.alt import decode
+from runner.core.errors import InvalidDescriptor
 from runner.core.plan import Mode, Plan, Priority, TaskPlan
 from tests.core.alt.descriptors import as_json, plan_of, reasons, refused, task, tasks_file
 
@@ -110,6 +111,17 @@ def test_the_files_priority_wins_over_that_of_its_metadata() -> None:
     assert plan_of(tasks_file(priority="critical", metadata={"priority": "low"})).priority is Priority.CRITICAL
     assert plan_of(tasks_file(metadata={"priority": "LOW"})).priority is Priority.LOW
     assert plan_of(tasks_file(metadata={"priority": None})).priority is Priority.MEDIUM
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"), [(0, "OUT_OF_RANGE"), (2**63, "OUT_OF_RANGE"), ("9", "BAD_TYPE"), (True, "BAD_TYPE")]
+)
+def test_a_wrong_token_budget_in_the_metadata_is_an_error(budget: Any, reason: str) -> None:
+    """Whoever relies on one must not run without."""
+    with pytest.raises(InvalidDescriptor) as refused:
+        decode(as_json(tasks_file(metadata={"token_budget": budget})))
+    assert [(found.reason, found.path) for found in refused.value.findings] == [(reason, "metadata.token_budget")]
+    assert plan_of(tasks_file(metadata={"token_budget": 5})).metadata == {"token_budget": 5}
 
 
 @pytest.mark.parametrize("priority", ["urgent", 3, ["high"]])
