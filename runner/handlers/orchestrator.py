@@ -139,9 +139,10 @@ class _Asking:
         return _outcome(await orchestrator.ask(prompt, tell))
 
     def _to(self, position: int, seconds: float) -> tuple[Prompt, str | None]:
-        prompt = msgspec.structs.replace(self._prompt, timeout=seconds)
+        named = self._parameters.endpoint
+        prompt = msgspec.structs.replace(self._prompt, timeout=seconds, endpoint=named or "")
         if position == 0:
-            return prompt, self._parameters.endpoint
+            return prompt, named
         fallback = self._parameters.fallback[position - 1]
         model = self._parameters.model if fallback.model is None else fallback.model
         # Another request may not come under the key of the first: whoever knows that one would refuse it.
@@ -149,7 +150,9 @@ class _Asking:
         endpoint = self._endpoint if fallback.endpoint is None else fallback.endpoint
         # What failed elsewhere is no repetition here: it must not eat up the retries of an endpoint that is well.
         retry = prompt.retry and endpoint == self._endpoint
-        return msgspec.structs.replace(prompt, model=model or None, request_id=request_id, retry=retry), endpoint
+        named = named if fallback.endpoint is None else fallback.endpoint
+        prompt = msgspec.structs.replace(prompt, model=model or None, request_id=request_id, retry=retry)
+        return msgspec.structs.replace(prompt, endpoint=named or ""), endpoint
 
     async def _recall(self, cached: Cached) -> Recalled | None:
         return await self._handler.earlier.recall(self._attempt, self._request(), cached)

@@ -17,7 +17,7 @@ from runner.core.rates import RateBound, RateLimit, Taken, Wait
 from runner.core.retry_budget import RetryBudget
 from runner.core.secret import Secret
 from runner.orchestrators.breakers import Breakers
-from runner.orchestrators.call import Call
+from runner.orchestrators.call import Call, outcome_of
 from runner.orchestrators.catalogue import Catalogue
 from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.settings import EndpointSettings
@@ -227,7 +227,7 @@ class Endpoint:
 
     def checked(self, error: AttemptError | None, now: float) -> None:
         """A health check was answered, or was not. An endpoint that refuses the request is alive, too."""
-        if error is None or not error.retryable:
+        if error is None or outcome_of(error) is not CallOutcome.FAILED:
             self._sick = 0
             self._enter_health(EndpointHealth.HEALTHY, now)
             return
