@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
@@ -27,6 +27,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 SERVICE: Final = messages.DESCRIPTOR.services_by_name["JobService"].full_name
 ADMIN_SERVICE: Final = admin_messages.DESCRIPTOR.services_by_name["AdminService"].full_name
+SERVICES: Final = (SERVICE, ADMIN_SERVICE)
 #: v1 has the same messages as v1alpha under another name; grpcio-reflection ships the older name only.
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 #: Where the words of a method's name meet.
@@ -68,7 +69,7 @@ class Server:
         address: str,
         port: int,
         health_servicer: health.aio.HealthServicer,
-        admin: AdminServicer | None,
+        admin: AdminServicer,
     ) -> None:
         self._server = server
         self._health = health_servicer
@@ -80,35 +81,36 @@ class Server:
     async def set_serving(self, *, serving: bool) -> None:
         """What `grpc.health.v1` answers, overall and for each service."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", *_services(self._admin)):
+        for service in ("", *SERVICES):
             await self._health.set(service, status)
 
     async def stop(self, *, grace: float) -> None:
         """Refuse new calls; give those under way `grace` seconds. Watchers of the fleet are sent away at once."""
-        if self._admin is not None:
-            self._admin.close()
+        self._admin.close()
         await self._server.stop(grace)
 
 
 @asynccontextmanager
 async def listening(
-    runner: Runner, options: ServerOptions, *, clock: Clock, observer: Observer, fleet: Fleet | None = None
+    runner: Runner, options: ServerOptions, *, clock: Clock, observer: Observer, fleet: Fleet
 ) -> AsyncIterator[Server]:
-    """A server that listens inside the context; NOT_SERVING until told otherwise. Without a fleet, no AdminService.
+    """A server that listens inside the context; NOT_SERVING until told otherwise.
 
     Raises PortTaken: if it cannot.
     """
     server = grpc.aio.server(options=_channel_options(options))
     servicer = JobServicer(runner, clock, heartbeat=options.heartbeat_seconds)
-    services = [grpc.method_handlers_generic_handler(SERVICE, _methods(servicer, observer))]
-    admin = None if fleet is None else AdminServicer(fleet, clock, heartbeat=options.heartbeat_seconds)
-    if admin is not None:
-        services.append(grpc.method_handlers_generic_handler(ADMIN_SERVICE, admin_methods(admin, observer)))
-    server.add_generic_rpc_handlers(tuple(services))
+    admin = AdminServicer(fleet, clock, heartbeat=options.heartbeat_seconds)
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(SERVICE, _methods(servicer, observer)),
+            grpc.method_handlers_generic_handler(ADMIN_SERVICE, admin_methods(admin, observer)),
+        )
+    )
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if options.reflection:
-        _add_reflection(server, _services(admin))
+        _add_reflection(server)
     address = f"unix:{options.socket}" if options.socket else f"{options.host}:{options.port}"
     try:
         port = server.add_insecure_port(address)
@@ -121,10 +123,6 @@ async def listening(
         yield listener
     finally:
         await server.stop(0)
-
-
-def _services(admin: AdminServicer | None) -> Sequence[str]:
-    return (SERVICE,) if admin is None else (SERVICE, ADMIN_SERVICE)
 
 
 def _unary(method: Any, request: type, response: type, observer: Observer) -> Handler:
@@ -184,8 +182,8 @@ def admin_methods(servicer: AdminServicer, observer: Observer) -> dict[str, Hand
     return handlers
 
 
-def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
-    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
+def _add_reflection(server: grpc.aio.Server) -> None:
+    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
     servicer = reflection.aio.ReflectionServicer(names)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     method = grpc.stream_stream_rpc_method_handler(
