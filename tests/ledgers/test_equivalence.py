@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.errors import RunnerError
 from runner.core.events import Failure, JobState
 from runner.core.filters import ANY, And, Comparison, Filter, JobQuery, Not, Or
@@ -224,6 +225,16 @@ class Twins(RuleBasedStateMachine):
             change = append(claim, self.last[claim.summary.id] + 1, entered=state)
             if self.both(lambda ledger: ledger.append(change)) is None:
                 self.last[claim.summary.id] = change.frame.last
+
+    @rule(number=st.integers(1, 4), at=_MOMENTS, size=st.integers(2, 40), most=st.integers(1, 3))
+    def keep_an_answer(self, number: int, at: int, size: int, most: int) -> None:
+        policy = AnswerCachePolicy(max_answers=most, max_bytes=50, max_age_seconds=5e-6)
+        given = KeptAnswer(output=b"x" * size, endpoint="e", model="m", given_at=at)
+        self.both(lambda ledger: ledger.keep_answer(bytes([number]), given, policy=policy))
+
+    @rule(number=st.integers(1, 4), since=_MOMENTS)
+    def find_an_answer(self, number: int, since: int) -> None:
+        self.both(lambda ledger: ledger.answer(bytes([number]), since=since))
 
     @rule(data=st.data(), now=_MOMENTS, until=_MOMENTS)
     def deliver(self, data: st.DataObject, now: int, until: int) -> None:

@@ -14,14 +14,14 @@ from sqlalchemy.dialects import sqlite
 
 from runner.core.events import JobState
 from runner.core.filters import Comparison
-from runner.ledgers import claims, journal, outbox, queries, submissions
+from runner.ledgers import answers, claims, journal, outbox, queries, submissions
 from runner.ledgers.schema import jobs
 from tests.ledgers.conftest import open_sql
 from tests.ledgers.jobs import job, submitted
 
 
 def _reading() -> Iterator[tuple[str, Any]]:
-    for module in (claims, journal, outbox, queries, submissions):
+    for module in (answers, claims, journal, outbox, queries, submissions):
         for name, statement in vars(module).items():
             if isinstance(statement, (sa.Select, sa.Update)):
                 yield f"{module.__name__}.{name}", statement
