@@ -106,12 +106,13 @@ class Breakers:
         if forced:
             self.force(forced, BreakerState.CLOSED, now)
 
-    def probe_early(self, now: float) -> None:
-        """The endpoint answers its health checks again."""
+    def probe_early(self, now: float) -> bool:
+        """The endpoint answers its health checks again: probe what is open. Answers whether none is still too young."""
         for guard in self._guards.values():
             previous = guard.breaker.state
             guard.breaker.probe_early(now)
             self._tell(guard, previous, now)
+        return not any(guard.breaker.state is BreakerState.OPEN for guard in self._guards.values())
 
     def views(self, now: float, waiting: Callable[[str], int]) -> Iterator[BreakerView]:
         """As operators see them, by model. `waiting` tells how many wait for a model."""

@@ -85,6 +85,8 @@ class Endpoint:
         self._repetitions = RetryBudget(surroundings.settings.retry_budget)
         self._health_error = ""
         self._sick = 0
+        #: It is well again, by its health checks, and has breakers that are too young to believe it.
+        self.recovering = False
         self._back_at = -math.inf
 
     def take_key(self, key: Secret, now: float) -> None:
@@ -230,6 +232,8 @@ class Endpoint:
         if error is None or outcome_of(error) is not CallOutcome.FAILED:
             self._sick = 0
             self._enter_health(EndpointHealth.HEALTHY, now)
+            if self.recovering:
+                self.recovering = not self.breakers.probe_early(now)
             return
         self._sick += 1
         self._health_error = error.message
@@ -245,7 +249,7 @@ class Endpoint:
         self._with.observer.notice("endpoint_health", endpoint=self.name, health=health.value, **told)
         if previous is EndpointHealth.UNHEALTHY:
             self.warm_up(now)
-            self.breakers.probe_early(now)
+        self.recovering = previous is EndpointHealth.UNHEALTHY
         self._with.changed()
         self._with.stir()
 

@@ -156,7 +156,8 @@ class Fleet:
         if endpoint is None:
             endpoint = await self.add(settings, origin=template.name, source=EndpointSource.REGISTERED)
             endpoint.warm_up(anyio.current_time())
-        return self._view(endpoint), self._leased(endpoint, self._new_id(), seconds)
+        lease = self._leased(endpoint, self._new_id(), seconds)
+        return self._view(endpoint), lease
 
     async def renew(self, endpoint: str, lease_id: str) -> Lease:
         found, lease = self._held(endpoint, lease_id)

@@ -84,8 +84,8 @@ async def _look_after(fleet: Fleet, endpoint: Endpoint, chance: Callable[[], flo
         if error is None and not endpoint.catalogue.complete and anyio.current_time() >= ask_at:
             ask_at = anyio.current_time() + await _learn(endpoint)
             fleet.stir()
-        sick = error is not None or endpoint.health is EndpointHealth.UNHEALTHY
-        pause = interval / _SICK_OFTENER if sick else interval
+        awaited = error is not None or endpoint.health is EndpointHealth.UNHEALTHY or endpoint.recovering
+        pause = interval / _SICK_OFTENER if awaited else interval
         # Between nine and eleven tenths, or the daemons of a cluster would ask all at once.
         await anyio.sleep(max(_SHORTEST, pause * (0.9 + 0.2 * chance())))
 

@@ -109,10 +109,18 @@ class Stage:
 
     @asynccontextmanager
     async def open(self, *, looked_after: bool = False) -> AsyncIterator[Stage]:
-        async with self.fleet.open(), anyio.create_task_group() as tasks:
+        async with self.fleet.open():
             if looked_after:
-                tasks.start_soon(upkeep, self.fleet, self.ear, self._resolve, lambda: self.chance)
-            yield self
+                async with self.open_upkeep():
+                    yield self
+            else:
+                yield self
+
+    @asynccontextmanager
+    async def open_upkeep(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(upkeep, self.fleet, self.ear, self._resolve, lambda: self.chance)
+            yield
             tasks.cancel_scope.cancel()
 
     @asynccontextmanager

@@ -1,0 +1,294 @@
+"""The fleet as operators and servers see it, and what happens to it by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+import trio.testing
+
+from runner.core.breaker import BreakerState
+from runner.core.errors import AttemptError, AttemptPutOff, EndpointNotFound, InvalidRequest, RegistrationRefused
+from runner.orchestrators.settings import LeasePolicy
+from runner.ports import EndpointHealth, EndpointSource, Registration
+from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+def open_group(**settings: Any) -> Stage:
+    """A group into which servers may register themselves."""
+    return Stage(one(group="pool", takes_registrations=True), **settings)
+
+
+def server(name: str = "new", **told: Any) -> Registration:
+    return Registration(**({"name": name, "group": "pool", "url": "http://127.0.0.1:2"} | told))
+
+
+# ------------------------------------------------------------------------------------------------- registration
+
+
+async def test_a_server_that_registers_is_called_until_its_lease_ends() -> None:
+    async with open_group().open(looked_after=True) as stage:
+        view, lease = await stage.fleet.register(server(weight=1000), seconds=20)
+        assert (view.group, view.source, view.weight) == ("pool", EndpointSource.REGISTERED, 1000)
+        assert (lease.seconds, lease.until) == (20, view.lease_until)
+        assert lease.until == START + 20 * SECOND
+        await anyio.sleep(15)
+        stage.chance = 0.9
+        assert (await stage.ask()).endpoint == "new"
+        renewed = await stage.fleet.renew("new", lease.id)
+        assert renewed.until == START + 35 * SECOND
+        await anyio.sleep(19)
+        assert [each.name for each in stage.fleet.endpoints()] == ["main", "new"]
+        await anyio.sleep(3)
+        assert [each.name for each in stage.fleet.endpoints()] == ["main"]
+        assert (await stage.ask()).endpoint == "main"
+        assert stage.behind["new"].closed
+        with pytest.raises(EndpointNotFound):
+            await stage.fleet.renew("new", lease.id)
+
+
+async def test_calls_under_way_at_a_server_that_leaves_finish_before_its_session_is_closed() -> None:
+    async with open_group().open(looked_after=True) as stage:
+        _, lease = await stage.fleet.register(server(), seconds=None)
+        stage.behind["new"].seconds = 5
+        async with anyio.create_task_group() as group:
+            group.start_soon(_ask_new, stage)
+            await anyio.sleep(1)
+            await stage.fleet.deregister("new", lease.id)
+            assert not stage.behind["new"].closed
+        await anyio.sleep(2)
+        assert stage.behind["new"].closed
+
+
+async def _ask_new(stage: Stage) -> None:
+    assert (await stage.ask(of="new")).endpoint == "new"
+
+
+async def test_a_server_that_was_restarted_registers_anew_and_only_its_newest_lease_counts() -> None:
+    async with open_group().open() as stage:
+        _, first = await stage.fleet.register(server(), seconds=None)
+        _, second = await stage.fleet.register(server(), seconds=None)
+        with pytest.raises(EndpointNotFound):
+            await stage.fleet.renew("new", first.id)
+        await stage.fleet.renew("new", second.id)
+
+
+@pytest.mark.parametrize(
+    ("registration", "why"),
+    [
+        (server(group="nowhere"), "there is no group `nowhere`"),
+        (server(name="main"), "`main` is the name of another endpoint or group"),
+        (server(name="pool"), "`pool` is the name of another endpoint or group"),
+        (server(name="taken", url="http://127.0.0.1:3"), "`taken` is registered at http://127.0.0.1:2"),
+    ],
+)
+async def test_a_registration_that_cannot_be_is_refused_and_says_why(registration: Registration, why: str) -> None:
+    async with open_group().open() as stage:
+        await stage.fleet.register(server("taken"), seconds=None)
+        with pytest.raises(RegistrationRefused, match=why):
+            await stage.fleet.register(registration, seconds=None)
+
+
+async def test_a_group_takes_no_registrations_unless_it_is_allowed() -> None:
+    """Whoever registers is called with the group's key."""
+    async with Stage(one(group="pool")).open() as stage:
+        with pytest.raises(RegistrationRefused, match=r"orchestrator\.endpoints\[main\]\.takes_registrations"):
+            await stage.fleet.register(server(), seconds=None)
+
+
+async def test_registered_endpoints_are_bounded() -> None:
+    async with open_group(leases=LeasePolicy(max_endpoints=2)).open() as stage:
+        for name in ("a", "b"):
+            await stage.fleet.register(server(name), seconds=None)
+        with pytest.raises(RegistrationRefused, match=r"orchestrator\.leases\.max_endpoints"):
+            await stage.fleet.register(server("c"), seconds=None)
+        await stage.fleet.register(server("a"), seconds=None)
+
+
+@pytest.mark.parametrize(
+    ("told", "path"),
+    [
+        ({"url": "ftp://x"}, "url"),
+        ({"url": "http://user:word@x"}, "url"),
+        ({"weight": -1.0}, "weight"),
+        ({"name": ""}, "name"),
+        ({"name": "a\nb"}, "name"),
+    ],
+)
+async def test_a_registration_that_is_wrong_says_what(told: dict[str, Any], path: str) -> None:
+    async with open_group().open() as stage:
+        with pytest.raises(InvalidRequest) as caught:
+            await stage.fleet.register(server(**told), seconds=None)
+        assert caught.value.findings[0].path == path
+
+
+async def test_a_lease_lasts_no_longer_than_it_may() -> None:
+    async with open_group(leases=LeasePolicy(max_seconds=60)).open() as stage:
+        _, lease = await stage.fleet.register(server(), seconds=1e9)
+        assert lease.seconds == 60
+        _, lease = await stage.fleet.register(server(), seconds=0)
+        assert lease.seconds == 1
+
+
+# --------------------------------------------------------------------------------------------------------- health
+
+
+async def test_an_endpoint_that_fails_its_health_checks_gets_no_calls_while_another_one_is_well() -> None:
+    async with Stage(one("a", group="pool"), one("b", group="pool")).open(looked_after=True) as stage:
+        stage.behind["a"].sickness = GONE
+        await anyio.sleep(20)
+        view = stage.fleet.endpoints()[0]
+        assert (view.health, view.health_error) == (EndpointHealth.UNHEALTHY, "gone")
+        assert {(await stage.ask()).endpoint for _ in range(5)} == {"b"}
+        stage.behind["a"].sickness = None
+        await anyio.sleep(5)
+        assert stage.fleet.endpoints()[0].health is EndpointHealth.HEALTHY
+
+
+async def test_where_all_are_sick_calls_are_tried_all_the_same() -> None:
+    """The checks may be what is wrong; the breakers know better."""
+    async with Stage().open(looked_after=True) as stage:
+        stage.main.sickness = GONE
+        await anyio.sleep(20)
+        assert stage.fleet.endpoints()[0].health is EndpointHealth.UNHEALTHY
+        await stage.ask()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttemptError("HTTP_STATUS", "404: no such path", retryable=False),
+        AttemptError("UNAUTHORIZED", "no", retryable=False),
+    ],
+)
+async def test_who_refuses_the_check_is_alive(error: AttemptError) -> None:
+    async with Stage().open(looked_after=True) as stage:
+        stage.main.sickness = error
+        await anyio.sleep(20)
+        assert stage.fleet.endpoints()[0].health is EndpointHealth.HEALTHY
+
+
+async def test_an_endpoint_that_is_well_again_is_probed_before_its_breakers_time() -> None:
+    async with Stage().open(looked_after=True) as stage:
+        stage.main.sickness = GONE
+        stage.fleet.force("main", ("m",), BreakerState.CLOSED)
+        await anyio.sleep(20)
+        await stage.fail()
+        for _ in range(3):
+            # Each opening in a row is longer.
+            await anyio.sleep(310)
+            stage.main.error = GONE
+            for _ in range(3):
+                with pytest.raises(AttemptError):
+                    await stage.ask()
+            stage.main.error = None
+        until = stage.breaker().open_until
+        assert until is not None
+        stage.main.sickness = None
+        await anyio.sleep(60)
+        assert START + anyio.current_time() * SECOND < until
+        assert stage.state() is BreakerState.HALF_OPEN
+        await stage.ask()
+
+
+async def test_models_are_learned_from_the_endpoint_unless_the_settings_name_them() -> None:
+    told = one("told", models=("given",))
+    async with Stage(one("asked"), told).open() as stage:
+        stage.behind["asked"].serves = stage.behind["told"].serves = ("learned",)
+        async with stage.open_upkeep():
+            await anyio.sleep(1)
+            assert {view.name: view.models for view in stage.fleet.endpoints()} == {
+                "asked": ("learned",),
+                "told": ("given",),
+            }
+
+
+# ---------------------------------------------------------------------------------------------------------- names
+
+
+async def test_each_address_of_a_name_is_an_endpoint_and_they_come_and_go_with_it() -> None:
+    stage = Stage(one(every_address=True, dns_refresh_seconds=30))
+    stage.addresses = ("10.0.0.1", "10.0.0.2")
+    async with stage.open(looked_after=True):
+        await anyio.sleep(1)
+        views = stage.fleet.endpoints()
+        assert [(view.name, view.group, view.source) for view in views] == [
+            ("main/10.0.0.1", "main", EndpointSource.DNS),
+            ("main/10.0.0.2", "main", EndpointSource.DNS),
+        ]
+        await stage.ask()
+        stage.addresses = ("10.0.0.2", "10.0.0.3")
+        await anyio.sleep(30)
+        assert [view.name for view in stage.fleet.endpoints()] == ["main/10.0.0.2", "main/10.0.0.3"]
+        stage.addresses = OSError("no such host")
+        await anyio.sleep(60)
+        assert len(stage.fleet.endpoints()) == 2
+        assert stage.ear.notices.count("endpoint_unresolved") == 1
+
+
+async def test_while_a_name_has_no_address_its_tasks_are_parked_and_come_when_it_has_one() -> None:
+    stage = Stage(one(every_address=True, dns_refresh_seconds=3))
+    stage.addresses = OSError("no such host")
+    async with stage.open(looked_after=True):
+        await anyio.sleep(1)
+        error = await stage.put_off(request="job/task")
+        assert "has no endpoint now" in error.message
+        called = anyio.Event()
+        assert error.turn is not None
+        error.turn.call(called.set)
+        stage.addresses = ("10.0.0.1",)
+        with anyio.fail_after(4):
+            await called.wait()
+        await stage.ask(request="job/task")
+
+
+# ------------------------------------------------------------------------------------------------------ operators
+
+
+async def test_what_is_unknown_cannot_be_steered() -> None:
+    async with Stage().open() as stage:
+        with pytest.raises(EndpointNotFound):
+            stage.fleet.drain("other", draining=True)
+        with pytest.raises(EndpointNotFound):
+            stage.fleet.force("other", (), BreakerState.CLOSED)
+
+
+async def test_whoever_waits_for_changes_hears_of_breakers_health_draining_and_registrations() -> None:
+    async with open_group().open() as stage:
+        for change in (
+            lambda: stage.fleet.force("main", ("m",), BreakerState.OPEN),
+            lambda: stage.fleet.drain("main", draining=True),
+            lambda: stage.fleet.directory.endpoint("main").checked(None, anyio.current_time()),
+        ):
+            async with anyio.create_task_group() as group:
+                group.start_soon(stage.fleet.changed)
+                await anyio.sleep(1)
+                change()
+        async with anyio.create_task_group() as group:
+            group.start_soon(stage.fleet.changed)
+            await anyio.sleep(1)
+            await stage.fleet.register(server(), seconds=None)
+
+
+async def test_a_view_tells_who_waits_and_why() -> None:
+    async with Stage().open() as stage:
+        await stage.fail(BROKEN)
+        errors: list[AttemptPutOff] = [await stage.put_off() for _ in range(3)]
+        for error in errors:
+            assert error.turn is not None
+            error.turn.call(lambda: None)
+        breaker, endpoint = stage.breaker(), stage.fleet.endpoints()[0]
+        assert (breaker.waiting, endpoint.waiting) == (3, 3)
+        assert (breaker.reason, breaker.open_until) == ("2 of 2 calls failed", START + 15 * SECOND)
+        for error in errors:
+            assert error.turn is not None
+            error.turn.leave()
+        assert stage.breaker().waiting == 0
