@@ -222,7 +222,14 @@ async def _serve(
             loops.start_soon(runner.run)
             loops.start_soon(work.sweep, ledger)
             loops.start_soon(
-                partial(sample, telemetry.metrics, ledger, clock, interval=settings.metrics.sample_seconds)
+                partial(
+                    sample,
+                    telemetry.metrics,
+                    ledger,
+                    clock,
+                    interval=settings.metrics.sample_seconds,
+                    budgets=lambda: equipment.budgets,
+                )
             )
             reload = partial(_reload, _Reached(equipment, runner, fleet, telemetry, masking), reread=reread)
             await _listen(settings, runner, fleet, equipment, telemetry, ready=ready, reload=reload, embedded=embedded)

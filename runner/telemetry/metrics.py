@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -22,7 +23,7 @@ from runner import __version__
 from runner.core.alt.dialect import JOB
 from runner.core.breaker import BreakerState
 from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState, Usage
-from runner.core.job import JobSummary
+from runner.core.job import JobSummary, Share
 from runner.core.plan import Instant
 from runner.telemetry.masking import Masking
 from runner.telemetry.settings import MetricsSettings
@@ -83,6 +84,8 @@ class Metrics:
         label = partial(Label, settings.max_label_values, masking or Masking())
         self._queue, self._handler = label(), label()
         self._endpoint, self._model, self._notice = label(), label(), label()
+        #: Of the settings, so there are as many as somebody wrote.
+        self._budget = Label(sys.maxsize, masking or Masking())
         #: The values of each label of jobs by which usage is counted.
         self._values: Final = {key: label() for key in settings.usage_labels}
         ProcessCollector(registry=self.registry)
@@ -169,6 +172,12 @@ class Metrics:
             "alt_runner_label_tokens",
             "Tokens of those calls, by kind.",
             ["label", "value", "kind"],
+            registry=registry,
+        )
+        self._budgets = Gauge(
+            "alt_runner_budget_tokens",
+            "Tokens of a label's budget in its current period, by kind: limit or used.",
+            ["budget", "kind"],
             registry=registry,
         )
         self._breaker = Gauge(
@@ -306,6 +315,13 @@ class Metrics:
 
     def ledger_up(self, *, up: bool) -> None:
         self._ledger_up.set(up)
+
+    def budgets(self, used: Sequence[tuple[Share, int]]) -> None:
+        """Set the gauges of budgets; one that is no more has none."""
+        self._budgets.clear()
+        for share, tokens in used:
+            self._budgets.labels(self._budget(share.budget), "limit").set(share.limit)
+            self._budgets.labels(self._budget(share.budget), "used").set(tokens)
 
     def depths(self, depths: Mapping[tuple[str, int], int], oldest: Mapping[str, Instant], *, now: Instant) -> None:
         """Set the gauges of queues to what the ledger says; a queue it no longer names is at 0."""

@@ -1,15 +1,25 @@
-"""What nobody tells and has to be looked at: the event loop's lag, and the queues' depths."""
+"""What nobody tells and has to be looked at: the event loop's lag, the queues' depths, what is used of budgets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import anyio
 
+from runner.core.budgets import LabelBudget
 from runner.core.errors import LedgerUnavailable
 from runner.ports import Clock, Ledger
 from runner.telemetry.metrics import Metrics
 
 
-async def sample(metrics: Metrics, ledger: Ledger, clock: Clock, *, interval: float) -> None:
+async def sample(
+    metrics: Metrics,
+    ledger: Ledger,
+    clock: Clock,
+    *,
+    interval: float,
+    budgets: Callable[[], Sequence[LabelBudget]] = tuple,
+) -> None:
     """Measure every `interval` seconds until cancelled. A ledger that does not answer shows as `ledger_up` 0."""
     while True:
         due = anyio.current_time() + interval
@@ -17,8 +27,11 @@ async def sample(metrics: Metrics, ledger: Ledger, clock: Clock, *, interval: fl
         metrics.lag(anyio.current_time() - due)
         try:
             depths, oldest = await ledger.depths(), await ledger.oldest_queued()
+            shares = [budget.share(clock.now()) for budget in budgets()]
+            used = [await ledger.spent_tokens(share.budget, share.period) for share in shares]
         except LedgerUnavailable:
             metrics.ledger_up(up=False)
         else:
             metrics.ledger_up(up=True)
             metrics.depths(depths, oldest, now=clock.now())
+            metrics.budgets(list(zip(shares, used, strict=True)))

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from runner import __version__
+from runner.core.budgets import LabelBudget, Period
 from runner.core.errors import LedgerUnavailable
 from runner.core.events import (
     AttemptStarted,
@@ -143,6 +144,9 @@ class Ledger:
             raise LedgerUnavailable("away")
         return {("default", 1): 7}
 
+    async def spent_tokens(self, budget: str, period: str) -> int:
+        return 7
+
     async def oldest_queued(self) -> dict[str, int]:
         return {"default": 0}
 
@@ -221,3 +225,16 @@ def test_what_a_child_job_used_is_counted_by_its_own_attempts_alone(summary: Mak
     metrics = Metrics(MetricsSettings())
     metrics.ended(msgspec.structs.replace(_asked(summary(), Usage(1, 2, 3, 5)), handler="job"))
     assert "alt_runner_model_tokens_total{" not in metrics.exposition("")[0].decode()
+
+
+async def test_what_is_used_of_budgets_is_shown_in_the_current_period_and_not_beyond(ear: Make) -> None:
+    budget = LabelBudget(label="team", value="blue", tokens=100, per=Period.EVER)
+    with anyio.CancelScope() as scope:
+        ledger: Any = Ledger(scope)
+        await sample(ear.metrics, ledger, Clock(), interval=0.001, budgets=lambda: [budget])
+    told = {
+        kind: ear.value("alt_runner_budget_tokens", budget="team=blue/ever", kind=kind) for kind in ("limit", "used")
+    }
+    assert told == {"limit": 100, "used": 7}
+    ear.metrics.budgets([])
+    assert ear.value("alt_runner_budget_tokens", budget="team=blue/ever", kind="used") is None
