@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from contextlib import aclosing
 from typing import Annotated, Any, Final
@@ -118,6 +117,8 @@ def _host(url: str) -> str:
 
 
 async def _register(name: str, server: str, wanted: dict[str, Any], *, as_json: bool) -> None:
+    import asyncio
+
     from runner.cli import fleet
 
     stop = asyncio.Event()

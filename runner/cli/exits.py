@@ -36,7 +36,7 @@ MEANINGS: Final = {
     Exit.CANCELLED: "a watched job was cancelled",
     Exit.REJECTED: "rejected: a wrong descriptor or request, or a record that was changed",
     Exit.UNREACHABLE: "no daemon answers, or it cannot work now",
-    Exit.NOT_FOUND: "no such job, record or file",
+    Exit.NOT_FOUND: "no such job, record, endpoint or file",
     Exit.TRY_LATER: "the daemon is full; it says when to come back",
     Exit.INTERRUPTED: "interrupted; jobs of a daemon run on, those of `run` are cancelled",
 }
