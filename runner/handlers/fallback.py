@@ -1,8 +1,9 @@
 """What stands in for an AI task's first choice: other endpoints and models, an earlier answer, a given value.
 
-A fallback is tried within the same attempt, when the circuit breaker of what stands before it is open, or when what
-stands before it failed for good: in the task's last attempt, or by a fault of the endpoint that no attempt mends.
-Before that, a failure is retried like any other.
+Fallbacks are tried in order, within the same attempt, when the circuit breaker of the first choice is open, or when it
+failed for good: in the task's last attempt, or by a fault of the endpoint that no attempt mends. Before that, a failure
+is retried like any other. A fallback that is refused or fails is passed over. Where none serves, what became of the
+first choice decides: a task whose first choice was refused waits, one whose first choice failed fails.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitR
 from runner.ports import Outcome
 
 #: Reasons that are not retried, and yet are the endpoint's: another one may do.
-_ITS_FAULT: Final = frozenset({"UNAUTHORIZED", "ANSWER_TOO_LARGE"})
+_ITS_FAULT: Final = frozenset({"UNAUTHORIZED", "UNKNOWN_MODEL", "ANSWER_TOO_LARGE"})
 
 #: What is left of the last attempt's time for fallbacks that call nobody: so many seconds, or this share if it is less.
 _RESERVE_SECONDS: Final = 1.0
@@ -111,7 +112,7 @@ class Trial:
 
         Raises AttemptPutOff: as the first choice does, if its task is to wait; of several that refuse, the one that may
         be called soonest.
-        Raises AttemptError: BREAKER_OPEN, if it is to fail then; else the first failure.
+        Raises AttemptError: BREAKER_OPEN, if it is to fail then; else as the first choice does.
         """
         try:
             return await self._outcome()
@@ -130,13 +131,11 @@ class Trial:
             except AttemptPutOff as refusal:
                 self._refused(position, refusal)
             except AttemptError as failure:
-                self._failed(failure)
+                self._failed(position, failure)
             else:
                 if outcome is not None:
                     return self._with_all_usage(outcome)
-        if self._failures:
-            raise self._failure()
-        raise self._soonest()
+        raise self._end()
 
     async def _try(self, position: int) -> Outcome | None:
         """None if there is nothing to be had."""
@@ -180,15 +179,12 @@ class Trial:
                 WaitReason.BREAKER_OPEN.name, refusal.message, retryable=False, endpoint=refusal.endpoint
             ) from refusal
 
-    def _failed(self, failure: AttemptError) -> None:
+    def _failed(self, position: int, failure: AttemptError) -> None:
         self._why = self._why or failure
         self._failures.append(failure)
         for_good = failure.reason in _ITS_FAULT or (self._last and failure.retryable)
-        if failure.retryable and not self._last:
-            failure.usage = self._usage()
-            raise failure
-        if not for_good or not self._may_follow():
-            raise self._failure()
+        if (position == 0 and not for_good) or not self._may_follow():
+            raise self._end()
 
     def _used(self, position: int, kind: FallbackKind, age: float) -> FallbackUsed:
         assert self._why is not None  # noqa: S101  nothing stands in before the first choice failed
@@ -206,18 +202,19 @@ class Trial:
         told = [usage for usage in (*(failure.usage for failure in self._failures), *more) if usage is not None]
         return sum(told, Usage()) if told else None
 
-    def _failure(self) -> AttemptError:
-        """The first failure, with what came of those that were to stand in."""
-        first, *others = self._failures
-        first.usage = self._usage()
+    def _end(self) -> AttemptError:
+        """What became of the first choice, and of those that were to stand in."""
+        if not isinstance(self._why, AttemptPutOff):
+            first, *others = self._failures
+            first.usage = self._usage()
+        else:
+            others = self._failures
+            first = min(self._refusals, key=lambda refusal: refusal.until)
         if others:
             first.message += "; its fallbacks failed, too: " + "; ".join(other.message for other in others)
+        elif len(self._refusals) > 1:
+            first.message += "; what could stand in is refused, too"
         return first
-
-    def _soonest(self) -> AttemptPutOff:
-        soonest = min(self._refusals, key=lambda refusal: refusal.until)
-        soonest.message += "; no fallback serves now"
-        return soonest
 
 
 def _leave(refusal: AttemptPutOff) -> None:

@@ -139,20 +139,22 @@ class _Asking:
         return _outcome(await orchestrator.ask(prompt, tell))
 
     def _to(self, position: int, seconds: float) -> tuple[Prompt, str | None]:
+        """What a choice is asked, and who it is."""
         named = self._parameters.endpoint
-        prompt = msgspec.structs.replace(self._prompt, timeout=seconds, endpoint=named or "")
-        if position == 0:
-            return prompt, named
-        fallback = self._parameters.fallback[position - 1]
-        model = self._parameters.model if fallback.model is None else fallback.model
-        # Another request may not come under the key of the first: whoever knows that one would refuse it.
-        request_id = f"{prompt.request_id}:fallback-{position}"
-        endpoint = self._endpoint if fallback.endpoint is None else fallback.endpoint
-        # What failed elsewhere is no repetition here: it must not eat up the retries of an endpoint that is well.
-        retry = prompt.retry and endpoint == self._endpoint
-        named = named if fallback.endpoint is None else fallback.endpoint
-        prompt = msgspec.structs.replace(prompt, model=model or None, request_id=request_id, retry=retry)
-        return msgspec.structs.replace(prompt, endpoint=named or ""), endpoint
+        prompt = msgspec.structs.replace(self._prompt, timeout=seconds)
+        if position:
+            fallback = self._parameters.fallback[position - 1]
+            named = named if fallback.endpoint is None else fallback.endpoint
+            model = self._parameters.model if fallback.model is None else fallback.model
+            prompt = msgspec.structs.replace(
+                prompt,
+                model=model or None,
+                # Not under the key of the first: whoever knows that one would refuse another request.
+                request_id=f"{prompt.request_id}:fallback-{position}",
+                # What failed elsewhere is no repetition here: it must not use up the retries of one that is well.
+                retry=prompt.retry and named in (None, self._endpoint),
+            )
+        return msgspec.structs.replace(prompt, endpoint=named or ""), named
 
     async def _recall(self, cached: Cached) -> Recalled | None:
         return await self._handler.earlier.recall(self._attempt, self._request(), cached)

@@ -116,6 +116,22 @@ async def test_behind_an_open_breaker_the_next_endpoint_answers_in_the_same_atte
     assert prompt.request_id == "job-1/task-1:fallback-1"
 
 
+async def test_a_call_is_for_the_endpoint_that_is_named_or_for_any() -> None:
+    a, b = Scripted("a", is_open(), is_open(), streams=False), Scripted("b")
+    await ran(a, b, fallback=[{"model": "small"}, {"endpoint": "b"}])
+    assert [prompt.endpoint for prompt in (*a.asked, *b.asked)] == ["", "", "b"]
+    a.script, a.asked = [is_open(), is_open()], []
+    await ran(a, b, endpoint="a", fallback=[{"model": "small"}, {"endpoint": "b"}])
+    assert [prompt.endpoint for prompt in a.asked] == ["a", "a"]
+
+
+async def test_what_failed_before_is_a_repetition_only_where_it_failed() -> None:
+    a, b = Scripted("a", broke(), broke(), streams=False), Scripted("b")
+    handler = AskOrchestrator({"a": a, "b": b})
+    await handler.run(FakeAttempt({"fallback": [{"model": "small"}, {"endpoint": "b"}]}, failures=2))
+    assert [prompt.retry for prompt in (*a.asked, *b.asked)] == [True, True, False]
+
+
 async def test_a_fallback_may_be_another_model_of_the_same_endpoint_or_the_own_one_of_another() -> None:
     a, b = Scripted("a", is_open(), is_open(), streams=False), Scripted("b")
     outcome = await ran(a, b, model="big", fallback=[{"model": "small"}, {"endpoint": "b", "model": ""}])
@@ -147,7 +163,7 @@ async def test_where_nobody_can_be_asked_the_task_waits_for_the_one_that_opens_f
         await ran(a, b, fallback=[{"endpoint": "b"}])
     assert (caught.value.endpoint, caught.value.until) == ("b", T0 + 2 * MINUTE)
     assert caught.value.turn is places[1]
-    assert caught.value.message == "`b` is open; no fallback serves now"
+    assert caught.value.message == "`b` is open; what could stand in is refused, too"
     assert [place.left for place in places] == [True, False]
 
 
@@ -212,19 +228,35 @@ async def test_if_no_fallback_serves_the_first_failure_is_told_with_what_followe
     assert caught.value.usage == Usage(calls=2)
 
 
-async def test_a_fallback_that_fails_is_retried_with_the_task_while_attempts_are_left() -> None:
-    with pytest.raises(AttemptError, match="CONNECTION_FAILED") as caught:
-        await ran(
-            refusing("a", is_open()),
-            refusing("b", broke("CONNECTION_FAILED")),
-            retries_left=1,
-            fallback=[{"endpoint": "b"}, {"value": 1}],
-        )
-    assert caught.value.retryable
+@pytest.mark.parametrize("retryable", [True, False])
+@pytest.mark.parametrize("retries_left", [0, 3])
+async def test_a_fallback_that_fails_is_passed_over(retries_left: int, retryable: bool) -> None:
+    b = refusing("b", broke("NOT_THERE", retryable=retryable))
+    fallback = [{"endpoint": "b"}, {"value": 1}]
+    outcome = await ran(refusing("a", is_open()), b, retries_left=retries_left, fallback=fallback)
+    assert told(outcome) == (1, FallbackKind.VALUE, 2)
 
 
-async def test_a_key_that_is_refused_is_the_endpoints_fault_whatever_attempt_it_is() -> None:
-    a = refusing("a", broke("UNAUTHORIZED", retryable=False))
+@pytest.mark.parametrize("retries_left", [0, 3])
+async def test_a_task_waits_for_a_first_choice_that_is_open_though_its_fallbacks_fail(retries_left: int) -> None:
+    """A fallback must not make a task fail that would have waited without it."""
+    place = Place()
+    a, b = refusing("a", is_open(turn=place)), refusing("b", broke())
+    with pytest.raises(AttemptPutOff) as caught:
+        await ran(a, b, retries_left=retries_left, fallback=[{"endpoint": "b"}])
+    assert (caught.value.endpoint, place.left) == ("a", False)
+    assert caught.value.message == "`a` is open; its fallbacks failed, too: it said HTTP_STATUS"
+
+
+async def test_a_task_waits_too_where_a_fallback_failed_in_the_middle_of_its_text() -> None:
+    b = Scripted("b", broke())
+    with pytest.raises(AttemptPutOff, match="`a` is open"):
+        await ran(refusing("a", is_open()), b, fallback=[{"endpoint": "b"}, {"value": 1}])
+
+
+@pytest.mark.parametrize("reason", ["UNAUTHORIZED", "UNKNOWN_MODEL", "ANSWER_TOO_LARGE"])
+async def test_what_no_attempt_mends_is_the_endpoints_fault_whatever_attempt_it_is(reason: str) -> None:
+    a = refusing("a", broke(reason, retryable=False))
     assert told(await ran(a, Scripted("b"), retries_left=3, fallback=[{"endpoint": "b"}]))[1] is FallbackKind.ENDPOINT
 
 
