@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_EMPTY_LINES: Final = re.compile(rb"\n{3,}")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -42,17 +42,16 @@ class EventStream:
         return events
 
     def _lines(self) -> list[bytes]:
-        lines = []
-        start = 0
+        """Mostly in C: a hostile stream may hold a line for each byte, and must not hold up the loop."""
+        unread = self._unread
         # What was searched before holds no line's end: a line that comes byte by byte is not searched again and again.
-        while (end := _LINE_END.search(self._unread, max(start, self._seen))) is not None:
-            if end[0] == b"\r" and end.end() == len(self._unread):
-                break  # the \n of this \r may be in the next chunk
-            lines.append(bytes(self._unread[start : end.start()]))
-            start = end.end()
-        del self._unread[:start]
-        self._seen = max(0, len(self._unread) - 1)
-        return lines
+        # The \n of a \r at the very end may be in the next chunk.
+        end = max(unread.rfind(b"\n", self._seen), unread.rfind(b"\r", self._seen, -1)) + 1
+        whole = bytes(unread[:end])
+        del unread[:end]
+        self._seen = max(0, len(unread) - 1)
+        whole = _EMPTY_LINES.sub(b"\n\n", whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+        return whole.split(b"\n")[:-1]
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import anyio
 import msgspec
 import pytest
@@ -18,6 +17,7 @@ from runner.orchestrators.anthropic import Anthropic
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.openai import OpenAI
+from runner.orchestrators.session import open_session
 from runner.orchestrators.settings import EndpointSettings, Protocol
 from tests.orchestrators.hostile import Pieces, Speak, prompt, raw_server
 
@@ -32,13 +32,13 @@ SPEAKERS: dict[Protocol, Callable[[Connection], Speaker]] = {
 async def speaker(url: str, protocol: Protocol, **settings: Any) -> AsyncIterator[Speaker]:
     """What speaks a protocol, without a guard."""
     one = EndpointSettings(name="main", url=url, protocol=protocol, **settings)
-    async with aiohttp.ClientSession() as session:
+    async with open_session(one) as session:
         yield SPEAKERS[protocol](Connection(session, one))
 
 
-async def raw_failure(speak: Speak, protocol: Protocol, pieces: Pieces | None = None, **settings: Any) -> AttemptError:
-    """How a call to a server that breaks rules fails; and that it fails within a few seconds."""
-    async with raw_server(speak) as url, speaker(url, protocol, **settings) as spoken:
+async def failure(url: str, protocol: Protocol, pieces: Pieces | None = None, **settings: Any) -> AttemptError:
+    """How a call fails; and that it fails within a few seconds."""
+    async with speaker(url, protocol, **settings) as spoken:
         with anyio.fail_after(5), pytest.raises(AttemptError) as caught:
             await spoken.ask(prompt(), pieces or Pieces())
     assert caught.value.endpoint == "main"
@@ -46,6 +46,11 @@ async def raw_failure(speak: Speak, protocol: Protocol, pieces: Pieces | None = 
     assert caught.value.usage.calls == 1
     assert len(caught.value.message) < 500
     return caught.value
+
+
+async def raw_failure(speak: Speak, protocol: Protocol, pieces: Pieces | None = None, **settings: Any) -> AttemptError:
+    async with raw_server(speak) as url:
+        return await failure(url, protocol, pieces, **settings)
 
 
 class Listener:
