@@ -142,4 +142,4 @@ class Breakers:
         if state is BreakerState.FORCED_OPEN:
             self._with.observer.notice("breaker_forced_open", endpoint=self._endpoint, model=guard.model)
         self._with.changed()
-        self._with.stir()
+        self._with.stir(now)

@@ -73,6 +73,11 @@ class Call:
                 self, outcome, seconds=self._seconds(now), now=now, tokens=tokens, retry_after=retry_after
             )
 
+    @property
+    def heard(self) -> bool:
+        """Whether it gave any text."""
+        return self._first_text is not None
+
     def give_up(self) -> None:
         """It is not made. Harmless if it was."""
         if not self._over:

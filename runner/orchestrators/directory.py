@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import anyio
+
 from runner.core.errors import EndpointNotFound
 from runner.orchestrators.endpoint import Endpoint
 from runner.orchestrators.router import Router
@@ -23,6 +25,8 @@ class Directory(Mapping[str, Router]):
         self._groups: dict[str, dict[str, Endpoint]] = {endpoint.group_name: {} for endpoint in settings.endpoints}
         self._endpoints: dict[str, Endpoint] = {}
         self._routers: dict[str, Router] = {}
+        #: Whether somebody may stand in a line.
+        self.waiting_somewhere = False
 
     # ------------------------------------------------------------------------------------------ for handlers
 
@@ -31,7 +35,9 @@ class Directory(Mapping[str, Router]):
             raise KeyError(name)
         router = self._routers.get(name)
         if router is None:
-            router = self._routers[name] = Router(name, self, self._with, max_models=self._max_models)
+            router = self._routers[name] = Router(
+                name, self, self._with, max_models=self._max_models, joined=self._joined
+            )
         return router
 
     def __iter__(self) -> Iterator[str]:
@@ -74,8 +80,7 @@ class Directory(Mapping[str, Router]):
     def add(self, endpoint: Endpoint) -> None:
         self._endpoints[endpoint.name] = endpoint
         self._groups.setdefault(endpoint.group, {})[endpoint.name] = endpoint
-        self._with.changed()
-        self._with.stir()
+        self._changed()
 
     def remove(self, endpoint: Endpoint) -> None:
         """It gets no new calls; whoever waits in line for it alone comes when its patience ends, and is told."""
@@ -83,7 +88,18 @@ class Directory(Mapping[str, Router]):
         del self._groups[endpoint.group][endpoint.name]
         if endpoint.name not in self._groups:
             self._routers.pop(endpoint.name, None)
+        self._changed()
+
+    def learn(self, endpoint: Endpoint, models: tuple[str, ...]) -> None:
+        """Take over which models an endpoint says that it serves."""
+        if endpoint.catalogue.learn(models):
+            self._changed()
+
+    def _changed(self) -> None:
+        for router in self._routers.values():
+            router.forget_targets()
         self._with.changed()
+        self._with.stir(anyio.current_time())
 
     def waiting(self, endpoint: Endpoint, model: str | None = None) -> int:
         """Those in line for an endpoint, and for one of its models."""
@@ -92,4 +108,9 @@ class Directory(Mapping[str, Router]):
     def stir(self, now: float) -> bool:
         """Call as many as may begin now. Answers whether somebody waits still."""
         waiting = [router.stir(now) for router in self._routers.values()]
-        return any(waiting)
+        self.waiting_somewhere = any(waiting)
+        return self.waiting_somewhere
+
+    def _joined(self) -> None:
+        self.waiting_somewhere = True
+        self._with.stir(anyio.current_time())

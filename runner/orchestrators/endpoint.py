@@ -13,7 +13,7 @@ from runner.core.breaker import BreakerState, CallOutcome, OpenUntil, Permit
 from runner.core.errors import AttemptError
 from runner.core.events import WaitReason
 from runner.core.latency import Latency
-from runner.core.rates import RateBound, RateLimit, Taken, Wait
+from runner.core.rates import RateBound, RateLimit, Wait
 from runner.core.retry_budget import RetryBudget
 from runner.core.secret import Secret
 from runner.orchestrators.breakers import Breakers
@@ -108,20 +108,24 @@ class Endpoint:
         """What balancing looks at."""
         return Candidate(self.calls, self.settings.weight, self._warmth(now))
 
-    def begin(self, prompt: Prompt, model: str, now: float) -> Call | Refusal:
-        """Take all that a call needs."""
+    def begin(self, prompt: Prompt, model: str, seconds: float, now: float) -> Call | Refusal:
+        """Take all that a call of at most so many seconds needs."""
         guard = self.breakers.guard(model)
         permit = self.breakers.permit(guard, now)
         if isinstance(permit, OpenUntil):
             return self._open(permit, guard.why)
-        refusal = self._crowded(now) or self._paced(now) or self._repeated(prompt, now)
-        if refusal is not None:
+        taken = self._crowded(now) or self._held_back(prompt, now) or self._rates.take(_estimated(prompt), now)
+        if isinstance(taken, Wait):
+            taken = self._paced(taken)
+        if isinstance(taken, Refusal):
             guard.breaker.release(permit)
-            return refusal
-        taken = self._rates.take(_estimated(prompt), now)
-        assert isinstance(taken, Taken)  # noqa: S101  it was just asked
+            return taken
+        if prompt.retry:
+            self._repetitions.take(now)
+        else:
+            self._repetitions.called(now)
         self.calls += 1
-        named = msgspec.structs.replace(prompt, model=model or None)
+        named = msgspec.structs.replace(prompt, model=model or None, timeout=seconds)
         return Call(self, named, guard=guard, permit=permit, taken=taken, began=now)
 
     def refusal(self, model: str, now: float) -> Refusal | None:
@@ -130,7 +134,8 @@ class Endpoint:
         permit = self.breakers.permit(guard, now)
         if isinstance(permit, Permit):
             guard.breaker.release(permit)
-            return self._crowded(now) or self._paced(now)
+            wait = self._rates.wait(now)
+            return self._crowded(now) or (None if wait is None else self._paced(wait))
         return self._open(permit, guard.why)
 
     def places(self, model: str, now: float) -> int:
@@ -161,7 +166,7 @@ class Endpoint:
             longest = self._with.settings.breaker.retry_after_cap_seconds
             self._rates.paused_until(now + min(retry_after, longest))
         self.breakers.settle(call.guard, call.permit, outcome, seconds, now, retry_after=retry_after)
-        self._with.stir()
+        self._with.stir(now)
 
     def _open(self, refusal: OpenUntil, why: str) -> Refusal:
         message = f"the circuit breaker of orchestrator `{self.name}` is {refusal.state.value}"
@@ -183,10 +188,7 @@ class Endpoint:
         )
         return Refusal(reason=WaitReason.RATE_LIMITED, until=now, message=message, endpoint=self.name)
 
-    def _paced(self, now: float) -> Refusal | None:
-        wait = self._rates.wait(now)
-        if wait is None:
-            return None
+    def _paced(self, wait: Wait) -> Refusal:
         rate = self.settings.requests_per_minute
         return Refusal(
             reason=WaitReason.RATE_LIMITED,
@@ -202,11 +204,8 @@ class Endpoint:
         setting = f"orchestrator.endpoints[{self.name}].{wait.bound.value}"
         return f"orchestrator `{self.name}` gets as many calls as it may (setting `{setting}`)"
 
-    def _repeated(self, prompt: Prompt, now: float) -> Refusal | None:
-        if not prompt.retry:
-            self._repetitions.called(now)
-            return None
-        if self._repetitions.take(now):
+    def _held_back(self, prompt: Prompt, now: float) -> Refusal | None:
+        if not prompt.retry or self._repetitions.permits(now):
             return None
         return Refusal(
             reason=WaitReason.RATE_LIMITED,
@@ -251,7 +250,7 @@ class Endpoint:
             self.warm_up(now)
         self.recovering = previous is EndpointHealth.UNHEALTHY
         self._with.changed()
-        self._with.stir()
+        self._with.stir(now)
 
     def view(self, now: float, waiting: int) -> EndpointView:
         """As an operator sees it."""

@@ -89,9 +89,10 @@ class Fleet:
                 for stack in self._stacks.values():
                     await stack.aclose()
 
-    def stir(self) -> None:
+    def stir(self, now: float) -> None:
         """Call from the lines as many as may begin now."""
-        if self.directory.stir(anyio.current_time()):
+        # It happens with every call, and mostly there is no line.
+        if self.directory.waiting_somewhere and self.directory.stir(now):
             self.restless.set()
 
     # ----------------------------------------------------------------------------------------------- operators
@@ -117,7 +118,7 @@ class Fleet:
             if not draining:
                 found.warm_up(anyio.current_time())
             self._tell()
-            self.stir()
+            self.stir(anyio.current_time())
         return self._view(found)
 
     def renew_keys(self, settings: OrchestratorSettings) -> None:

@@ -10,32 +10,26 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
-import msgspec
 
 from runner.core.errors import AttemptError
-from runner.core.events import Usage
 from runner.orchestrators.call import Call
 from runner.ports import Answer
 
 OnText = Callable[[str], Awaitable[None]]
 
 
-async def hedged(first: Call, second: Callable[[], Call | None], on_text: OnText) -> Answer:
-    """Make a call, and a second one beside it if it takes long and its endpoint is hedged.
+async def hedged(calls: list[Call], second: Callable[[], Call | None], after: float, on_text: OnText) -> Answer:
+    """Make the call that is in `calls`, and a second one, put there too, if it takes longer than `after` seconds.
 
     Whichever gives text first goes on alone, so that watchers never see two answers mixed. A call that fails changes
     nothing as long as the other one goes on.
 
     Raises AttemptError: of the call that failed first, if none was answered; of the one that streamed, if it broke off.
     """
-    after = first.endpoint.hedge_after()
-    if after is None:
-        return await first.make(on_text)
     race = _Race(on_text)
-    calls = [first]
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(race.run, first)
+            tasks.start_soon(race.run, calls[0])
             with anyio.move_on_after(after):
                 await race.decided.wait()
             if not race.decided.is_set() and (other := second()) is not None:
@@ -45,8 +39,7 @@ async def hedged(first: Call, second: Callable[[], Call | None], on_text: OnText
         # One that was cancelled before it could begin.
         for call in calls:
             call.give_up()
-    answer = race.result()
-    return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=len(calls) - 1))
+    return race.result()
 
 
 class _Race:

@@ -15,7 +15,7 @@ from runner.core.events import Usage, WaitReason
 from runner.orchestrators.breakers import MICROS, OTHER_MODELS
 from runner.orchestrators.call import Call
 from runner.orchestrators.endpoint import Endpoint, Refusal
-from runner.orchestrators.hedge import hedged
+from runner.orchestrators.hedge import OnText, hedged
 from runner.orchestrators.room import Room, Waiter
 from runner.orchestrators.surroundings import Surroundings
 from runner.ports import Answer, Bulkhead, EndpointHealth, Prompt
@@ -55,13 +55,25 @@ class Router:
     none may, it waits a little in line, and then its task is parked, in line still: it is called when there is room.
     """
 
-    def __init__(self, name: str, members: Members, surroundings: Surroundings, *, max_models: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        members: Members,
+        surroundings: Surroundings,
+        *,
+        max_models: int,
+        joined: Callable[[], None],
+    ) -> None:
         self.name = name
         self._members = members
         self._with = surroundings
         self._max_models = max_models
         #: By the model that is asked for, as tasks write it.
         self._rooms: dict[str, Room] = {}
+        #: Called when somebody has joined a line.
+        self._joined = joined
+        #: By the same, and whether endpoints of other groups will do; they are looked up for every call.
+        self._found: dict[tuple[str, bool], list[Target]] = {}
 
     @property
     def bulkhead(self) -> Bulkhead | None:
@@ -76,23 +88,34 @@ class Router:
         no room, or rates or the retry budget hold it up.
         Raises AttemptError: UNKNOWN_MODEL if no endpoint serves the model; else as the endpoint's protocol does.
         """
-        ends_at = anyio.current_time() + prompt.timeout
-        heard = _Heard(on_text)
+        now = anyio.current_time()
+        ends_at = now + prompt.timeout
+        call = await self._admitted(prompt, ends_at, now)
         failed: list[Endpoint] = []
-        call = await self._admitted(prompt, ends_at)
         while True:
-            second = partial(self._elsewhere, prompt, [*failed, call.endpoint], ends_at)
+            calls = [call]
             try:
-                answer = await hedged(call, second, heard.text)
+                answer = await self._made(calls, prompt, failed, ends_at, on_text)
             except AttemptError as error:
-                failed.append(call.endpoint)
-                other = second() if error.reason == "CONNECTION_FAILED" and not heard.anything else None
+                failed += [each.endpoint for each in calls]
+                other = self._elsewhere(prompt, failed, ends_at) if _unreached(calls, error) else None
                 if other is None:
                     error.usage = (error.usage or Usage()) + Usage(calls=len(failed) - 1)
                     raise
                 call = other
             else:
-                return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=len(failed)))
+                return _costing(answer, len(failed) + len(calls) - 1)
+
+    async def _made(
+        self, calls: list[Call], prompt: Prompt, failed: Sequence[Endpoint], ends_at: float, on_text: OnText
+    ) -> Answer:
+        """Make the call that is in `calls`; a second one that is made beside it is put there, too."""
+        [first] = calls
+        after = first.endpoint.hedge_after()
+        if after is None:
+            return await first.make(on_text)
+        second = partial(self._elsewhere, prompt, [*failed, first.endpoint], ends_at)
+        return await hedged(calls, second, after, on_text)
 
     async def health(self) -> None:
         """Raises AttemptError: if none of its endpoints answers its health check."""
@@ -131,18 +154,24 @@ class Router:
             waiting = waiting or len(room) > 0
         return waiting
 
+    def forget_targets(self) -> None:
+        """The endpoints there are, or the models that they serve, have changed."""
+        self._found.clear()
+
     def _room(self, wanted: str) -> Room:
         if wanted not in self._rooms and len(self._rooms) >= self._max_models:
             wanted = OTHER_MODELS
-        return self._rooms.setdefault(wanted, Room(self._with.stir))
+        room = self._rooms.get(wanted)
+        if room is None:
+            room = self._rooms[wanted] = Room(self._joined)
+        return room
 
     # ---------------------------------------------------------------------------------------------- admission
 
-    async def _admitted(self, prompt: Prompt, ends_at: float) -> Call:
+    async def _admitted(self, prompt: Prompt, ends_at: float, now: float) -> Call:
         """A call that may be made, perhaps after a while in line."""
         wanted, anywhere = prompt.model or "", not prompt.endpoint
         room = self._room(wanted)
-        now = anyio.current_time()
         called = room.arrived(prompt.request_id, now)
         patience_ends: float | None = None
         while True:
@@ -153,7 +182,7 @@ class Router:
                 patience_ends = now + max((each.settings.max_wait_seconds for each, _ in targets), default=0.0)
             begun = self._begin(prompt, targets, ends_at, now) if called or not len(room) else self._look(targets, now)
             if isinstance(begun, Call):
-                self._with.stir()
+                self._with.stir(now)
                 return begun
             if begun.reason is WaitReason.BREAKER_OPEN or not begun.in_line or now >= patience_ends:
                 raise self._put_off(begun, prompt, room, now)
@@ -170,6 +199,14 @@ class Router:
 
     def _targets(self, wanted: str, *, anywhere: bool) -> list[Target]:
         """Who serves the model: those that are known to, here or else anywhere; or else those here that may."""
+        found = self._found.get((wanted, anywhere))
+        if found is None:
+            if len(self._found) >= self._max_models:
+                self._found.clear()
+            found = self._found[wanted, anywhere] = self._find(wanted, anywhere=anywhere)
+        return found
+
+    def _find(self, wanted: str, *, anywhere: bool) -> list[Target]:
         own = self._members.of(self.name)
         known = [(endpoint, model) for endpoint in own for model in endpoint.catalogue.known(wanted)]
         if not known and anywhere:
@@ -180,17 +217,20 @@ class Router:
     def _begin(self, prompt: Prompt, targets: Sequence[Target], ends_at: float, now: float) -> Call | Refusal:
         """A call at the endpoint that is best off, or why none may begin."""
         left = _live(targets)
-        timed = msgspec.structs.replace(prompt, timeout=max(0.0, ends_at - now))
+        seconds = max(0.0, ends_at - now)
         refusals = []
         while left:
-            chances = self._with.chance(), self._with.chance()
-            index = 0 if len(left) == 1 else choose([each.candidate(now) for each, _ in left], *chances)
-            endpoint, model = left.pop(index)
-            begun = endpoint.begin(timed, model, now)
+            endpoint, model = left.pop(self._draw(left, now))
+            begun = endpoint.begin(prompt, model, seconds, now)
             if isinstance(begun, Call):
                 return begun
             refusals.append(begun)
         return self._softest(refusals, now)
+
+    def _draw(self, targets: Sequence[Target], now: float) -> int:
+        if len(targets) == 1:
+            return 0
+        return choose([endpoint.candidate(now) for endpoint, _ in targets], self._with.chance(), self._with.chance())
 
     def _look(self, targets: Sequence[Target], now: float) -> Refusal:
         """Why a call that comes after others in line may not begin."""
@@ -231,20 +271,20 @@ class Router:
         return AttemptError("UNKNOWN_MODEL", message, retryable=False, endpoint=self.name, model=wanted)
 
 
-class _Heard:
-    """Passes text on, and knows whether there was any."""
+def _unreached(calls: Sequence[Call], error: AttemptError) -> bool:
+    """Nothing came back, and a repetition is known by its Idempotency-Key: another endpoint may be asked."""
+    return error.reason == "CONNECTION_FAILED" and not any(call.heard for call in calls)
 
-    def __init__(self, on_text: Callable[[str], Awaitable[None]]) -> None:
-        self.anything = False
-        self._on_text = on_text
 
-    async def text(self, text: str) -> None:
-        self.anything = True
-        await self._on_text(text)
+def _costing(answer: Answer, calls: int) -> Answer:
+    """With so many calls beside the one that was answered."""
+    return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=calls)) if calls else answer
 
 
 def _live(targets: Sequence[Target]) -> list[Target]:
     """Without those that are drained, and, unless that were all, without those that are sick."""
+    if len(targets) == 1 and not targets[0][0].draining:
+        return [*targets]
     taking = [target for target in targets if not target[0].draining]
     return [target for target in taking if target[0].health is not EndpointHealth.UNHEALTHY] or taking
 

@@ -18,7 +18,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     observer: Observer
     #: Gives numbers in [0, 1).
     chance: Callable[[], float]
-    #: Called when more calls may begin than before.
-    stir: Callable[[], None]
+    #: Called when more calls may begin than before, with the monotonic time.
+    stir: Callable[[float], None]
     #: Called when what operators see has changed: a breaker's state, the endpoints there are, their health.
     changed: Callable[[], None]

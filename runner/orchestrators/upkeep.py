@@ -50,7 +50,7 @@ async def _move_lines(fleet: Fleet) -> None:
         await fleet.restless.wait()
         fleet.restless = anyio.Event()
         await anyio.sleep(_LOOK_SECONDS)
-        fleet.stir()
+        fleet.stir(anyio.current_time())
 
 
 async def _call_roll(fleet: Fleet, tasks: anyio.abc.TaskGroup, chance: Callable[[], float]) -> None:
@@ -82,20 +82,20 @@ async def _look_after(fleet: Fleet, endpoint: Endpoint, chance: Callable[[], flo
             error = failed
         endpoint.checked(error, anyio.current_time())
         if error is None and not endpoint.catalogue.complete and anyio.current_time() >= ask_at:
-            ask_at = anyio.current_time() + await _learn(endpoint)
-            fleet.stir()
+            ask_at = anyio.current_time() + await _learn(fleet, endpoint)
         awaited = error is not None or endpoint.health is EndpointHealth.UNHEALTHY or endpoint.recovering
         pause = interval / _SICK_OFTENER if awaited else interval
         # Between nine and eleven tenths, or the daemons of a cluster would ask all at once.
         await anyio.sleep(max(_SHORTEST, pause * (0.9 + 0.2 * chance())))
 
 
-async def _learn(endpoint: Endpoint) -> float:
+async def _learn(fleet: Fleet, endpoint: Endpoint) -> float:
     """Ask for its models. Answers after how many seconds to ask again."""
     try:
-        endpoint.catalogue.learn(await endpoint.speaker.models())
+        models = await endpoint.speaker.models()
     except AttemptError:
         return _CATALOGUE_AGAIN_SECONDS
+    fleet.directory.learn(endpoint, models)
     return _CATALOGUE_SECONDS
 
 

@@ -137,7 +137,7 @@ async def test_a_task_that_names_no_endpoint_goes_to_whichever_group_serves_its_
 
 async def test_a_model_that_nobody_knows_is_asked_for_where_nobody_said_which_there_are() -> None:
     async with Stage(one("a")).open() as stage:
-        stage.fleet.directory.endpoint("a").catalogue.learn(("listed",))
+        stage.fleet.directory.learn(stage.fleet.directory.endpoint("a"), ("listed",))
         await stage.ask("fine-tuned")
         assert stage.behind["a"].asked[-1].model == "fine-tuned"
 
@@ -265,6 +265,19 @@ async def test_a_hedge_that_fails_changes_nothing() -> None:
         await hedging(stage)
         stage.behind["a"].seconds, stage.behind["b"].error = 10, GONE
         assert (await stage.ask()).endpoint == "a"
+
+
+async def test_a_second_call_that_streamed_and_broke_off_is_the_end_of_the_attempt() -> None:
+    async with pool("a", "b", "c", hedge=True).open() as stage:
+        await hedging(stage)
+        stage.behind["a"].seconds = 100
+        for name in ("b", "c"):
+            stage.behind[name].first_text, stage.behind[name].error = 1, GONE
+        pieces = Pieces()
+        with pytest.raises(AttemptError, match="gone"):
+            await stage.ask(pieces=pieces)
+        assert len(pieces.texts) == 1
+        assert stage.calls["b"] + stage.calls["c"] == 1
 
 
 async def test_a_cancelled_race_frees_everything() -> None:
