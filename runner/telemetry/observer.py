@@ -161,6 +161,9 @@ def _fields(event: Event) -> dict[str, Any]:
     for key, value in msgspec.structs.asdict(event).items():
         if isinstance(value, events.Failure):
             fields |= {"reason": value.reason, "error": value.message}
+        elif isinstance(value, events.FallbackUsed):
+            fields |= {"fallback": value.kind.name.lower(), "instead_of": value.instead_of}
+            fields |= {"reason": value.failure.reason, "why": value.failure.message}
         elif isinstance(value, events.Usage):
             fields |= {"prompt_tokens": value.prompt_tokens, "completion_tokens": value.completion_tokens}
         elif key == "task_id":

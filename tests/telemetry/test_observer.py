@@ -93,6 +93,14 @@ def test_neither_outputs_nor_secrets_are_logged(ear: Make, summary: Make, histor
     assert ear.lines[3]["prompt_tokens"] == 2
 
 
+def test_a_log_line_tells_what_stood_in_for_what_and_why(ear: Make, summary: Make, history: Make) -> None:
+    used = events.FallbackUsed(kind=events.FallbackKind.CACHED, position=1, instead_of="main", failure=FAILURE)
+    done = AttemptSucceeded("fetch", attempt=1, endpoint="main", fallback=used)
+    ear.telemetry.committed(summary(), history(ACCEPTED, STARTED, done))
+    line = ear.lines[-1]
+    assert (line["fallback"], line["instead_of"], line["reason"]) == ("cached", "main", FAILURE.reason)
+
+
 def test_inside_an_attempt_everyones_log_lines_carry_its_ids(
     ear: Make, summary: Make, history: Make, task: Make
 ) -> None:
