@@ -202,6 +202,7 @@ class _Messages(Struct):
     model: str
     max_tokens: _Length
     stream: bool = False
+    system: str = ""
 
 
 class AnthropicSpeech:
@@ -215,6 +216,8 @@ class AnthropicSpeech:
             model=messages.model,
             max_tokens=messages.max_tokens,
             stream=messages.stream,
+            # The protocol has no field for it: it is asked for in words.
+            in_json="JSON" in messages.system,
         )
 
     def whole(self, said: Said) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from runner.outgoing import IncomingAnswer
 from runner.ports import Prompt
 from tests.orchestrators.calling import SPEAKERS, raw_failure, speaker
 from tests.orchestrators.forms import FORMS, Form
-from tests.orchestrators.hostile import Pieces, Speak, prompt, raw_server, says, silence, trickle, without_end
+from tests.orchestrators.hostile import Pieces, prompt, raw_server, says, silence, trickle, without_end
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 STREAMED = pytest.mark.parametrize("form", [form for form in FORMS if form.streamed], ids=lambda form: form.name)
