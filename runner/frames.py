@@ -238,6 +238,8 @@ def _fill_parked(part: event_pb2.AttemptParked, event: core.AttemptParked) -> No
     part.reason = job_pb2.WaitReason.ValueType(event.reason)
     part.endpoint, part.message = event.endpoint, event.message
     stamp(part.until_time, event.until)
+    if event.usage is not None:
+        part.usage.CopyFrom(usage_message(event.usage))
 
 
 _fill_task_failed = _filler("task_id", "attempt", "failure", "endpoint", "model", "usage")
@@ -328,6 +330,7 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         until=instant(m.until_time),
         endpoint=m.endpoint,
         message=m.message,
+        usage=_usage(m),
     ),
     "task_failed": lambda m: core.TaskFailed(
         m.task_id,

@@ -126,6 +126,7 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         until=instants,
         endpoint=texts,
         message=texts,
+        usage=usages,
     ),
     TaskFailed: st.builds(
         TaskFailed, texts, attempt=counts, failure=failures, endpoint=texts, model=texts, usage=usages

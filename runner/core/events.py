@@ -263,6 +263,8 @@ class AttemptParked(TaskEvent, frozen=True, kw_only=True):
     until: Instant
     endpoint: str = ""
     message: str = ""
+    #: Of calls that were made before the one that it waits for.
+    usage: Usage | None = None
 
 
 class TaskFailed(TaskEvent, frozen=True, kw_only=True):

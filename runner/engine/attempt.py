@@ -236,7 +236,9 @@ class LiveAttempt(Attempt):
         try:
             output = msgspec.json.encode(self._redaction.value(msgspec.to_builtins(outcome.output)))
         except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, RecursionError) as error:
-            return self._failed(AttemptError("BAD_OUTPUT", f"the output is not JSON: {error}", retryable=False))
+            failure = AttemptError("BAD_OUTPUT", f"the output is not JSON: {error}", retryable=False)
+            failure.endpoint, failure.model, failure.usage = outcome.endpoint, outcome.model, outcome.usage
+            return self._failed(failure)
         clean = Outcome(
             files=tuple(map(self._clean_file, outcome.files)),
             usage=_checked(outcome.usage),

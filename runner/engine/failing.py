@@ -30,6 +30,7 @@ def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment
             until=max(int(error.until), now + SHORTEST_PARK),
             endpoint=error.endpoint,
             message=result.message,
+            usage=error.usage,
         )
     timed_out = error.reason == "TIMED_OUT"
     if live.overdue or (timed_out and run.expired(now)):

@@ -25,7 +25,7 @@ from runner.ports import Outcome
 #: Reasons that are not retried, and yet are the endpoint's: another one may do.
 _ITS_FAULT: Final = frozenset({"UNAUTHORIZED", "UNKNOWN_MODEL", "ANSWER_TOO_LARGE"})
 
-#: What is left of the last attempt's time for fallbacks that call nobody: so many seconds, or this share if it is less.
+#: What is left of an attempt's time for what calls nobody: so many seconds, or this share if it is less.
 _RESERVE_SECONDS: Final = 1.0
 _RESERVE_SHARE: Final = 0.1
 
@@ -160,8 +160,10 @@ class Trial:
 
     async def _call(self, position: int) -> Outcome:
         left = self._remaining()
-        if not self._last or all(each.kind is FallbackKind.ENDPOINT for each in self._fallbacks[position:]):
+        calls_nobody = any(each.kind is not FallbackKind.ENDPOINT for each in self._fallbacks[position:])
+        if not isinstance(self._why, AttemptPutOff) and not (self._last and calls_nobody):
             return await self._ask(position, left)
+        # An attempt that is cut off has nothing to fall back on, and fails: not even its wait for the first choice.
         left -= min(_RESERVE_SECONDS, _RESERVE_SHARE * left)
         with anyio.move_on_after(left):
             return await self._ask(position, left)
@@ -206,10 +208,10 @@ class Trial:
         """What became of the first choice, and of those that were to stand in."""
         if not isinstance(self._why, AttemptPutOff):
             first, *others = self._failures
-            first.usage = self._usage()
         else:
             others = self._failures
             first = min(self._refusals, key=lambda refusal: refusal.until)
+        first.usage = self._usage()
         if others:
             first.message += "; its fallbacks failed, too: " + "; ".join(other.message for other in others)
         elif len(self._refusals) > 1:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from runner.core.budgets import LabelBudget, OnExceeded, Period
-from runner.core.errors import AttemptError, InvalidDescriptor, InvalidRequest
+from runner.core.errors import AttemptError, AttemptPutOff, InvalidDescriptor, InvalidRequest
 from runner.core.events import AttemptFailed, AttemptParked, JobSucceeded, TaskFailed, TaskTimedOut, Usage, WaitReason
 from runner.engine.line import Line
 from runner.engine.submission import Submission, _fingerprint
@@ -332,3 +332,24 @@ def test_a_submission_without_a_budget_is_the_same_as_it_was_before_there_were_b
     assert _fingerprint(Submission(descriptor=b"{}", request_id="r", token_budget=1)) != _fingerprint(
         Submission(descriptor=b"{}", request_id="r")
     )
+
+
+@pytest.mark.parametrize("way", ["put off", "bad output"])
+async def test_what_an_attempt_used_counts_however_it_ends(way: str) -> None:
+    stage = Stage()
+
+    async def ask(attempt: Attempt) -> Outcome:
+        await attempt.reserve_tokens("", answer=50)
+        if way == "put off" and attempt.number == 1:
+            later = AttemptPutOff(WaitReason.BREAKER_OPEN, "another endpoint is open", until=0)
+            later.usage = Usage(1, total_tokens=40)
+            raise later
+        output = "said" if way == "put off" else {1, 2, object()}
+        return Outcome(output=output, usage=Usage(1, total_tokens=40))
+
+    stage.troupe.scripts["ask"] = ask
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("ask"), task("then", "ask"), token_budget=100)
+        await engine.end(job_id)
+    expected = 80 if way == "put off" else 40
+    assert (await stage.record(job_id))["usage"]["total_tokens"] == expected

@@ -820,6 +820,7 @@ class AttemptParked(_message.Message):
     UNTIL_TIME_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     attempt: _builtins.int
@@ -834,6 +835,10 @@ class AttemptParked(_message.Message):
     def until_time(self) -> _timestamp_pb2.Timestamp:
         """When it is tried again."""
 
+    @_builtins.property
+    def usage(self) -> _job_pb2.Usage:
+        """What calls that were made before consumed, where it waits for another one."""
+
     def __init__(
         self,
         *,
@@ -843,10 +848,11 @@ class AttemptParked(_message.Message):
         until_time: _timestamp_pb2.Timestamp | None = ...,
         endpoint: _builtins.str = ...,
         message: _builtins.str = ...,
+        usage: _job_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "endpoint", b"endpoint", "message", b"message", "reason", b"reason", "task_id", b"task_id", "until_time", b"until_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "endpoint", b"endpoint", "message", b"message", "reason", b"reason", "task_id", b"task_id", "until_time", b"until_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
