@@ -23,7 +23,7 @@ from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitR
 from runner.ports import Outcome
 
 #: Reasons that are not retried, and yet are the endpoint's: another one may do.
-_ITS_FAULT: Final = frozenset({"UNAUTHORIZED", "UNKNOWN_MODEL", "ANSWER_TOO_LARGE"})
+_ITS_FAULT: Final = frozenset({"UNAUTHORIZED", "CERTIFICATE_REFUSED", "UNKNOWN_MODEL", "ANSWER_TOO_LARGE"})
 
 #: What is left of an attempt's time for what calls nobody: so many seconds, or this share if it is less.
 _RESERVE_SECONDS: Final = 1.0

@@ -277,6 +277,15 @@ async def test_a_call_without_end_leaves_time_for_what_calls_nobody() -> None:
     assert anyio.current_time() >= 99.0
 
 
+@pytest.mark.parametrize("retries_left", [0, 3])
+async def test_a_fallback_without_end_does_not_cost_a_task_its_wait_for_the_first_choice(retries_left: int) -> None:
+    a, b = refusing("a", is_open()), Scripted("b", 1e9, streams=False)
+    with pytest.raises(AttemptPutOff) as caught:
+        await ran(a, b, seconds=100.0, retries_left=retries_left, fallback=[{"endpoint": "b"}])
+    assert caught.value.endpoint == "a"
+    assert "there was no answer within the 99 s" in caught.value.message
+
+
 # ------------------------------------------------------------------------------------------------------- streaming
 
 
