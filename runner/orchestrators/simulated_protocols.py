@@ -51,9 +51,12 @@ class Said(Struct, frozen=True, kw_only=True):
 class Speech(Protocol):
     """One protocol. Methods that give bytes give what is sent as it is."""
 
-    path: str
-    #: How an answer that is not streamed begins where it has no end.
-    endless: bytes
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def endless(self) -> bytes:
+        """How an answer that is not streamed begins where it has no end."""
 
     def asked(self, body: bytes) -> Asked:
         """Raises msgspec.DecodeError, RecursionError: if it is no question."""
@@ -269,7 +272,7 @@ def _message(said: Said, content: list[dict[str, str]], usage: dict[str, int]) -
 
 
 def _named_event(value: dict[str, Any]) -> bytes:
-    return b"event: " + value["type"].encode() + b"\n" + _event(value)
+    return f"event: {value['type']}\n".encode() + _event(value)
 
 
 def _event(value: object) -> bytes:
