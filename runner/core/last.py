@@ -241,6 +241,7 @@ def _metadata(summary: JobSummary, plan: Plan, run: JobRun) -> dict[str, Any]:
     told["description"] = plan.description
     told["language"] = plan.language
     told["chaos_level"] = plan.chaos_level
+    told["token_budget"] = plan.token_budget
     told["queue"] = summary.queue
     told["labels"] = summary.labels or None
     return {key: value for key, value in told.items() if value is not None or key.startswith("alt_")}

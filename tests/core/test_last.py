@@ -187,6 +187,7 @@ def test_a_record_carries_what_the_job_was_and_how_it_went() -> None:
         persona="technical_expert",
         tags=("x",),
         language="tr",
+        token_budget=900,
         metadata={"source": "manual", "queue": "theirs"},
     )
     story = Story(plan).tell(
@@ -204,6 +205,7 @@ def test_a_record_carries_what_the_job_was_and_how_it_went() -> None:
         "alt_queue": "theirs",
         "queue": "nightly",
         "labels": {"team": "blue"},
+        "token_budget": 900,
         "language": "tr",
     }
     assert record.execution_graph.edges == (GraphEdge("a", "b"),)
