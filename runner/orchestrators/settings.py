@@ -35,7 +35,7 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
     protocol: Protocol = Protocol.ALTLAS
     #: Base address: `http://127.0.0.1:8080`; a path is kept.
     url: str
-    #: Sent as `Authorization: Bearer …`; empty: nothing is sent.
+    #: Sent as `Authorization: Bearer …`, by `anthropic` as `x-api-key`; empty: nothing is sent.
     api_key: Secret = Secret()
     #: Endpoints of one group stand in for each other: tasks may name it, and each call goes to the one that is best
     #: off. Empty: the endpoint's own name.
