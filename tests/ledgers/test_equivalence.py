@@ -22,7 +22,7 @@ from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.errors import RunnerError
 from runner.core.events import Failure, JobState
 from runner.core.filters import ANY, And, Comparison, Filter, JobQuery, Not, Or
-from runner.core.job import Claim, NewJob
+from runner.core.job import Claim, NewJob, Reservation, Share, Spending
 from runner.core.plan import Priority
 from runner.ledgers.memory import MemoryLedger
 from runner.ports import Ledger
@@ -34,6 +34,11 @@ _MOMENTS = st.integers(T0 - 3, T0 + 12)
 _LIMITS = st.dictionaries(_QUEUES, st.integers(0, 3))
 _LABELS = st.dictionaries(st.sampled_from(["team", 'x"y']), st.sampled_from(["", "Blue", "blue", "*", "%"]), max_size=2)
 _TITLES = st.sampled_from(["Weekly digest", "haftalık ÖZET", "100%", ""])
+_TASKS = st.sampled_from(["fetch", "ask"])
+_SLIPS = st.sampled_from([0, 0, 0, 0, 1])
+_SHARES = st.sampled_from(
+    [Share("team=blue/day", "2026-11-22", 100), Share("team=blue/day", "2026-11-23", 100), Share("all/ever", "", 150)]
+)
 _ENDINGS = st.sampled_from([state for state in JobState if state.terminal])
 
 _COMPARISONS: st.SearchStrategy[Comparison] = st.one_of(
@@ -225,6 +230,28 @@ class Twins(RuleBasedStateMachine):
             change = append(claim, self.last[claim.summary.id] + 1, entered=state)
             if self.both(lambda ledger: ledger.append(change)) is None:
                 self.last[claim.summary.id] = change.frame.last
+
+    @rule(data=st.data(), task=_TASKS, tokens=st.integers(0, 60), shares=st.lists(_SHARES, unique=True), slip=_SLIPS)
+    def reserve(self, data: st.DataObject, task: str, tokens: int, shares: list[Share], slip: int) -> None:
+        if claim := self.a_claim(data):
+            asked = Reservation(
+                job_id=claim.summary.id,
+                token=claim.token + slip,
+                task_id=task,
+                tokens=tokens,
+                shares=tuple(shares),
+            )
+            self.both(lambda ledger: ledger.reserve_tokens(asked))
+
+    @rule(data=st.data(), settled=st.sets(_TASKS), share=_SHARES, tokens=st.integers(0, 30), repeated=st.booleans())
+    def spend(self, data: st.DataObject, settled: set[str], share: Share, tokens: int, repeated: bool) -> None:
+        if claim := self.a_claim(data):
+            spent = (Spending(share.budget, share.period, tokens),)
+            change = append(claim, self.last[claim.summary.id] + 1, settled=tuple(settled), spent=spent)
+            for _ in range(1 + repeated):
+                if self.both(lambda ledger: ledger.append(change)) is None:
+                    self.last[claim.summary.id] = change.frame.last
+        self.both(lambda ledger: ledger.spent_tokens(share.budget, share.period))
 
     @rule(number=st.integers(1, 4), at=_MOMENTS, size=st.integers(2, 40), most=st.integers(1, 3))
     def keep_an_answer(self, number: int, at: int, size: int, most: int) -> None:
