@@ -82,8 +82,19 @@ def _kept_in(directory: Path, settings: Settings) -> Settings:
 
 
 def _answered_by(url: str, settings: Settings) -> Settings:
-    """No key is sent to what only simulates."""
+    """No key is sent to what only simulates, and no certificate is shown to it."""
     replaced = msgspec.structs.replace
     endpoints = settings.orchestrator.endpoints or (EndpointSettings(url=url),)
-    simulated = tuple(replaced(endpoint, url=url, api_key=Secret()) for endpoint in endpoints)
+    simulated = tuple(
+        replaced(
+            endpoint,
+            url=url,
+            api_key=Secret(),
+            tls_ca_file="",
+            tls_certificate_file="",
+            tls_key_file="",
+            every_address=False,
+        )
+        for endpoint in endpoints
+    )
     return replaced(settings, orchestrator=replaced(settings.orchestrator, endpoints=simulated))

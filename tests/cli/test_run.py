@@ -168,12 +168,14 @@ def test_as_json_it_tells_files_then_events_then_records(place: Place, descripto
 
 def test_simulated_answers_stand_in_for_every_endpoint_and_say_so(place: Place, descriptor: Write) -> None:
     endpoint = "orchestrator.endpoints.0"
-    openai = ("--set", f"{endpoint}.url=http://127.0.0.1:9", "--set", f"{endpoint}.protocol=openai")
+    there = ("--set", f"{endpoint}.url=https://127.0.0.1:9", "--set", f"{endpoint}.model=m")
+    there = (*there, "--set", f"{endpoint}.tls_ca_file=none.pem")
     file = descriptor(ask=ASKS)
-    assert place(file, "--simulate", "--set", f"{endpoint}.model=m", *openai).code == 0
+    assert place(file, "--simulate", "--set", f"{endpoint}.protocol=openai", *there).code == 0
+    assert place(file, "--simulate", "--set", f"{endpoint}.protocol=anthropic", *there).code == 0
     assert place(file, "--simulate").code == 0
-    first, second = (record["task_results"]["ask"]["output"] for record in place.records())
-    assert first["text"] == second["text"]
+    first, second, third = (record["task_results"]["ask"]["output"] for record in place.records())
+    assert first["text"] == second["text"] == third["text"]
     assert first["text"].startswith("[simulated] ")
     assert place(file).code == 4, "nobody answers where nobody was named"
 
