@@ -37,6 +37,9 @@ class Dispatcher:
         #: When the next queued job comes due, as far as is known; the ledger is asked at every poll.
         self._due: Instant | None = None
         self._draining = False
+        self._claiming = False
+        #: Jobs that the claim under way may find, or may have come too early for.
+        self._hoped_for: set[JobId] = set()
         #: By job.
         self.executions: dict[JobId, Execution] = {}
         #: When, on the monotonic clock, the loop last proved that it is alive.
@@ -48,13 +51,21 @@ class Dispatcher:
         self._bell.ring()
 
     def expect(self, queue: str, *, due: Instant | None) -> None:
-        """A job was submitted that can be claimed now (None), or has to be looked at when it comes due."""
+        """There is a job that can be claimed now (None), or has to be looked at when it comes due."""
         self._names.add(queue)
         if due is None:
             self._bell.ring()
         elif self._due is None or due < self._due:
             self._due = due
             self._bell.ring()
+
+    def accepted(self, job: JobSummary, *, due: Instant | None) -> None:
+        """A job is durable that can be claimed now (None), or has to be looked at when it comes due."""
+        if due is None and self._claiming:
+            self._names.add(job.queue)
+            self._hoped_for.add(job.id)
+        else:
+            self.expect(job.queue, due=due)
 
     def limit_queues(self, queues: Mapping[str, QueueSettings]) -> None:
         """Replace the limits of all queues."""
@@ -131,6 +142,7 @@ class Dispatcher:
             return False
         lent = self._with.children.lent
         now = self._with.clock.now()
+        self._claiming = True
         try:
             claims = await self._with.ledger.claim(
                 self._with.runner_id,
@@ -143,6 +155,11 @@ class Dispatcher:
         except LedgerUnavailable as error:
             self._with.observer.notice("claim_failed", error=str(error))
             return False
+        finally:
+            self._claiming = False
+            hoped_for, self._hoped_for = self._hoped_for, set()
+        if not hoped_for.issubset(claim.summary.id for claim in claims):
+            self.wake()
         for claim in claims:
             jobs.start_soon(self._execute, self._hold(claim), claim.summary)
         return len(claims) == room or sum(claim.size for claim in claims) >= CLAIM_BYTES

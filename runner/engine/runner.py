@@ -192,13 +192,16 @@ class Runner:
             return []
         jobs = [entry.job for entry in good]
         queues = {job.summary.queue for job in jobs}
+        if any(entry.due is None for entry in good):
+            # Before they are there: the claim shares their commit.
+            self.dispatcher.wake()
         results = await self._with.ledger.submit(
             jobs, max_queued={queue: queue_limits(self._queues, queue).max_queued for queue in queues}
         )
         for entry, result in zip(good, results, strict=True):
             if isinstance(result, Submitted) and not result.replayed:
                 self._with.observer.committed(result.job, entry.events, traceparent=entry.job.traceparent)
-                self.dispatcher.expect(result.job.queue, due=entry.due)
+                self.dispatcher.accepted(result.job, due=entry.due)
         self._with.journal.wake()
         return results
 
