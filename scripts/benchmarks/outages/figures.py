@@ -11,7 +11,7 @@ from scripts.benchmarks.outages.play import Played
 from scripts.benchmarks.outages.scenarios import HEALTHY, Scenario
 
 #: Share of the rate at which jobs are offered that counts as full speed: they come in batches, and end in them.
-_FULL: Final = 0.9
+FULL: Final = 0.9
 #: Share of a healthy load's throughput that must be left.
 FAIR: Final = 0.95
 
@@ -55,7 +55,7 @@ def figures(played: Played) -> list[Figures]:
     """Those of every scenario of a play."""
     times = played.times
     healthy = [end.at for end in played.ends if end.load == HEALTHY and end.succeeded]
-    # The first ones end when their calls have taken their time, and the daemon is warm.
+    # The first ones end when their calls have taken their time.
     before = _rate(healthy, times.begin / 4, times.begin)
     return [
         Figures(
@@ -64,8 +64,8 @@ def figures(played: Played) -> list[Figures]:
             lost=_lost(played, scenario.name) + _lost(played, HEALTHY),
             unended=_unended(played, scenario.name) + _unended(played, HEALTHY),
             wasted=_wasted(played, scenario),
-            recovery=_recovery(played, scenario.name),
-            fairness=_rate(healthy, times.begin, times.end) / before,
+            recovery=recovery(played, scenario.name),
+            fairness=_rate(healthy, times.begin, times.end) / before if before else 0.0,
             open_period=times.open_period,
         )
         for scenario in played.scenarios
@@ -86,15 +86,15 @@ def _wasted(played: Played, scenario: Scenario) -> int:
     return max(seen, len(played.in_vain.get(scenario.name, ())))
 
 
-def _recovery(played: Played, load: str) -> float:
-    """The first moment after which a stretch of time has its share of ends."""
+def recovery(played: Played, load: str, *, full: float = FULL) -> float:
+    """Seconds from the end of the trouble until a stretch of time has a share, `full`, of the ends that are offered."""
     times = played.times
     ends = [end.at for end in played.ends if end.load == load and end.succeeded]
     stretch = max(1.0, times.open_period / 15)
     steps = math.ceil((times.offered_until - stretch - times.end) / (stretch / 10))
     for step in range(max(0, steps)):
         since = times.end + step * stretch / 10
-        if _rate(ends, since, since + stretch) >= _FULL * played.rate:
+        if _rate(ends, since, since + stretch) >= full * played.rate:
             return since - times.end
     return math.inf
 

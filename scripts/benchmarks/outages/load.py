@@ -80,6 +80,16 @@ class Tally:
             self._complete.set()
 
 
+async def warm_up(client: Client, loads: Sequence[Load]) -> None:
+    """One job of each load, which counts for nothing: the first ones pay for what is loaded with them."""
+    requests = [load.submission() for load in loads]
+    for request in requests:
+        request.ClearField("labels")
+    for result in await client.submit_batch(requests):
+        async for _ in client.watch(result.accepted.job.job_id):
+            pass
+
+
 async def offer(client: Client, loads: Sequence[Load], tally: Tally, *, seconds: float) -> None:
     """Submit at each load's rate for so many seconds, in batches.
 
@@ -107,8 +117,8 @@ async def note_ends(client: Client, tally: Tally, *, began: float) -> None:
     """Note every job's end, as the daemon tells it, until cancelled. `began` is the time of day, in seconds."""
     async for response in client.watch_jobs(from_start=True):
         for change in response.changes:
-            if change.state >= job_pb2.JOB_STATE_SUCCEEDED:
-                job = change.job
+            job = change.job
+            if change.state >= job_pb2.JOB_STATE_SUCCEEDED and LABEL in job.labels:
                 at = job.end_time.ToNanoseconds() / 1e9 - began
                 tally.ended(End(job.labels[LABEL], at, change.state == job_pb2.JOB_STATE_SUCCEEDED))
 

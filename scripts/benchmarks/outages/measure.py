@@ -16,7 +16,7 @@ from scripts.benchmarks.report import as_rows
 from scripts.benchmarks.settings import Bench
 
 #: The times of the defaults: the first opening of a breaker lasts 15 s.
-FULL: Final = Times(before=15, outage=60, after=30, patience=120, open_period=15)
+FULL: Final = Times(before=15, outage=60, after=30, patience=60, open_period=15)
 #: A fifth of them.
 QUICK: Final = Times(before=4, outage=12, after=6, patience=30, open_period=3)
 #: Settings that scale the breakers with `QUICK`.

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,18 +17,18 @@ import anyio
 import msgspec
 
 from runner.client import Client
-from runner.core.record import parse
+from runner.core.record import ResultStatus, TaskRecord, parse
 from runner.orchestrators.simulated import Simulator, SimulatorSettings, serve_simulated
 from runner.orchestrators.simulation import Behaviour
 from scripts.benchmarks import processes
-from scripts.benchmarks.outages.load import LABEL, End, Load, Tally, note_ends, offer, time_of_day
+from scripts.benchmarks.outages.load import LABEL, End, Load, Tally, note_ends, offer, time_of_day, warm_up
 from scripts.benchmarks.outages.scenarios import HEALTHY, Scenario, Times
 
 #: Milliseconds that a well endpoint takes, and up to how many more.
 _LATENCY: Final = {"latency_ms": 80.0, "jitter_ms": 40.0}
 #: Keys are names here: the one that endpoints take at first, and the one that they are changed to.
-_FIRST_KEY: Final = "first"
-_SECOND_KEY: Final = "second"
+_FIRST_KEY: Final = "former-key"
+_SECOND_KEY: Final = "latter-key"
 #: Outcomes of attempts that called in vain.
 _IN_VAIN: Final = frozenset({"failed", "timed_out"})
 
@@ -76,6 +77,7 @@ async def play(
         )
         client = await stack.enter_async_context(Client(daemon.target))
         loads = [Load(name, name, rate) for name in [HEALTHY, *(scenario.name for scenario in scenarios)]]
+        await warm_up(client, loads)
         began = time_of_day()
         tally, samples = Tally(), [_sample(0.0, cast)]
         async with anyio.create_task_group() as group:
@@ -175,11 +177,14 @@ def _in_vain(directory: Path, began: float) -> dict[str, tuple[float, ...]]:
     with contextlib.closing(sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True)) as ledger:
         for (content,) in ledger.execute("SELECT record FROM records"):
             record = parse(content)
-            times = found.setdefault(record.metadata["labels"][LABEL], [])
-            times += [
-                attempt.started.timestamp() - began
-                for task in record.task_results.values()
-                for attempt in task.attempts
-                if attempt.outcome in _IN_VAIN
-            ]
+            times = found.setdefault(record.metadata.get("labels", {}).get(LABEL, ""), [])
+            times += [at.timestamp() - began for task in record.task_results.values() for at in _in_vain_of(task)]
     return {load: tuple(sorted(times)) for load, times in found.items()}
+
+
+def _in_vain_of(task: TaskRecord) -> list[datetime]:
+    """When the calls of a task that failed were made, or about when: an attempt may make several."""
+    failed = [attempt.started for attempt in task.attempts if attempt.outcome in _IN_VAIN]
+    calls = 0 if task.usage is None else task.usage.calls
+    others = calls - len(failed) - (task.status is ResultStatus.COMPLETED)
+    return failed + [attempt.started for attempt in task.attempts[-1:] for _ in range(others)]
