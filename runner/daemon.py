@@ -42,6 +42,7 @@ from runner.ledgers.holder import Holder
 from runner.ledgers.sql import SqlLedger
 from runner.orchestrators.endpoints import open_orchestrators
 from runner.orchestrators.fleet import Fleet
+from runner.orchestrators.settings import without_certificates
 from runner.ports import Handler, Jobs, Observer, Quiet, Sink
 from runner.rpc.server import Server, ServerOptions, listening
 from runner.settings import Settings, SettingsSecrets
@@ -245,6 +246,8 @@ async def kinds_known(settings: Settings) -> Kinds:
 
     Raises InvalidSettings: as `open_handlers` and `kinds_of`.
     """
+    orchestrator = without_certificates(settings.orchestrator)
+    settings = msgspec.structs.replace(settings, orchestrator=orchestrator)
     endpoints = _orchestrators(settings, SystemClock(), Quiet(), looked_after=False)
     earlier = EarlierAnswers(settings.orchestrator.answer_cache)
     async with endpoints as fleet, _handlers(settings, fleet, earlier, None, None) as handlers:

@@ -15,7 +15,7 @@ from runner import daemon
 from runner.cli.exits import Unusable
 from runner.core.errors import first_cause
 from runner.core.secret import Secret
-from runner.orchestrators.settings import EndpointSettings
+from runner.orchestrators.settings import EndpointSettings, without_certificates
 from runner.orchestrators.simulated import serve_simulated
 from runner.settings import RecordSettings, Settings
 
@@ -84,17 +84,7 @@ def _kept_in(directory: Path, settings: Settings) -> Settings:
 def _answered_by(url: str, settings: Settings) -> Settings:
     """No key is sent to what only simulates, and no certificate is shown to it."""
     replaced = msgspec.structs.replace
-    endpoints = settings.orchestrator.endpoints or (EndpointSettings(url=url),)
-    simulated = tuple(
-        replaced(
-            endpoint,
-            url=url,
-            api_key=Secret(),
-            tls_ca_file="",
-            tls_certificate_file="",
-            tls_key_file="",
-            every_address=False,
-        )
-        for endpoint in endpoints
-    )
-    return replaced(settings, orchestrator=replaced(settings.orchestrator, endpoints=simulated))
+    orchestrator = without_certificates(settings.orchestrator)
+    endpoints = orchestrator.endpoints or (EndpointSettings(url=url),)
+    simulated = tuple(replaced(endpoint, url=url, api_key=Secret(), every_address=False) for endpoint in endpoints)
+    return replaced(settings, orchestrator=replaced(orchestrator, endpoints=simulated))

@@ -8,6 +8,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from runner.core.answers import AnswerCachePolicy
 from runner.core.breaker import BreakerPolicy
@@ -146,3 +147,11 @@ class OrchestratorSettings(Struct, frozen=True, kw_only=True):
             if endpoint.name in groups and endpoint.group != endpoint.name:
                 msg = f"`{endpoint.name}` is an orchestrator and the group of others; give it another `name`"
                 raise ValueError(msg)
+
+
+def without_certificates(settings: OrchestratorSettings) -> OrchestratorSettings:
+    """The same for whoever calls none of the endpoints, or others in their place: no file needs to be there."""
+    endpoints = tuple(
+        replace(endpoint, tls_ca_file="", tls_certificate_file="", tls_key_file="") for endpoint in settings.endpoints
+    )
+    return replace(settings, endpoints=endpoints)

@@ -168,8 +168,8 @@ def test_as_json_it_tells_files_then_events_then_records(place: Place, descripto
 
 def test_simulated_answers_stand_in_for_every_endpoint_and_say_so(place: Place, descriptor: Write) -> None:
     endpoint = "orchestrator.endpoints.0"
-    there = ("--set", f"{endpoint}.url=https://127.0.0.1:9", "--set", f"{endpoint}.model=m")
-    there = (*there, "--set", f"{endpoint}.tls_ca_file=none.pem")
+    values = ("url=https://127.0.0.1:9", "model=m", "tls_ca_file=none.pem")
+    there = [word for value in values for word in ("--set", f"{endpoint}.{value}")]
     file = descriptor(ask=ASKS)
     assert place(file, "--simulate", "--set", f"{endpoint}.protocol=openai", *there).code == 0
     assert place(file, "--simulate", "--set", f"{endpoint}.protocol=anthropic", *there).code == 0
