@@ -55,6 +55,7 @@ class WaitReason(enum.IntEnum):
     BREAKER_OPEN = 2
     RATE_LIMITED = 3
     AWAITING_APPROVAL = 4
+    OUT_OF_SERVICE = 5
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

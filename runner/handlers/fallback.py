@@ -22,6 +22,9 @@ from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitReason
 from runner.ports import Outcome
 
+#: The endpoint takes no calls, for a while or until somebody acts.
+_REFUSED: Final = frozenset({WaitReason.BREAKER_OPEN, WaitReason.OUT_OF_SERVICE})
+
 #: Reasons that are not retried, and yet are the endpoint's: another one may do.
 _ITS_FAULT: Final = frozenset({"UNAUTHORIZED", "CERTIFICATE_REFUSED", "UNKNOWN_MODEL", "ANSWER_TOO_LARGE"})
 
@@ -173,7 +176,7 @@ class Trial:
 
     def _refused(self, position: int, refusal: AttemptPutOff) -> None:
         self._why = self._why or refusal
-        if position == 0 and (refusal.wait_reason is not WaitReason.BREAKER_OPEN or self._on_open is OnOpen.PARK):
+        if position == 0 and (refusal.wait_reason not in _REFUSED or self._on_open is OnOpen.PARK):
             raise refusal
         self._refusals.append(refusal)
         if position == 0 and self._on_open is OnOpen.FAIL:

@@ -177,7 +177,9 @@ class Endpoint:
                 "; set a valid `api_key` and send the daemon SIGHUP if its key was refused, or reset it:"
                 f" alt-runner breakers reset {self.name}"
             )
-        return Refusal(reason=WaitReason.BREAKER_OPEN, until=refusal.until, message=message, endpoint=self.name)
+        forced = refusal.state is BreakerState.FORCED_OPEN
+        reason = WaitReason.OUT_OF_SERVICE if forced else WaitReason.BREAKER_OPEN
+        return Refusal(reason=reason, until=refusal.until, message=message, endpoint=self.name)
 
     def _crowded(self, now: float) -> Refusal | None:
         if self.calls < self._capacity(now):

@@ -31,6 +31,9 @@ _NO_ROOM_SECONDS: Final = 5.0
 #: Seconds after which it is looked again whether a drained endpoint gets calls.
 _DRAINED_SECONDS: Final = 30.0
 
+#: Of several reasons not to call, the first tells when it is worth coming back.
+_HARDNESS: Final = {WaitReason.RATE_LIMITED: 0, WaitReason.BREAKER_OPEN: 1, WaitReason.OUT_OF_SERVICE: 2}
+
 #: Models that a sentence lists.
 _MOST_SHOWN: Final = 10
 
@@ -84,8 +87,8 @@ class Router:
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
         """Ask the endpoint that is best off, and another one if it cannot be reached.
 
-        Raises AttemptPutOff: BREAKER_OPEN, with the time to come back and a place in line; RATE_LIMITED where there is
-        no room, or rates or the retry budget hold it up.
+        Raises AttemptPutOff: BREAKER_OPEN, with the time to come back and a place in line, or OUT_OF_SERVICE where an
+        operator has to act; RATE_LIMITED where there is no room, or rates or the retry budget hold it up.
         Raises AttemptError: UNKNOWN_MODEL if no endpoint serves the model; else as the endpoint's protocol does.
         """
         now = anyio.current_time()
@@ -184,7 +187,7 @@ class Router:
             if isinstance(begun, Call):
                 self._with.stir(now)
                 return begun
-            if begun.reason is WaitReason.BREAKER_OPEN or not begun.in_line or now >= patience_ends:
+            if begun.reason is not WaitReason.RATE_LIMITED or not begun.in_line or now >= patience_ends:
                 raise self._put_off(begun, prompt, room, now)
             called = await _stand_in_line(room, prompt, patience_ends - now)
             now = anyio.current_time()
@@ -242,13 +245,13 @@ class Router:
         return self._softest(refused, now)
 
     def _softest(self, refusals: Sequence[Refusal], now: float) -> Refusal:
-        """Of the reasons, the one that ends first; those that end by themselves come before open breakers."""
+        """Of the reasons, the softest, and of these the one that ends first."""
         if not refusals:
             drained = f"`{self.name}` is drained: it gets no calls until an operator lets it"
             message = f"orchestrator {drained if self._members.of(self.name) else f'`{self.name}` has no endpoint now'}"
             until = now + _DRAINED_SECONDS
-            return Refusal(reason=WaitReason.BREAKER_OPEN, until=until, message=message, endpoint=self.name)
-        return min(refusals, key=lambda refusal: (refusal.reason is WaitReason.BREAKER_OPEN, refusal.until))
+            return Refusal(reason=WaitReason.OUT_OF_SERVICE, until=until, message=message, endpoint=self.name)
+        return min(refusals, key=lambda refusal: (_HARDNESS[refusal.reason], refusal.until))
 
     def _put_off(self, refusal: Refusal, prompt: Prompt, room: Room, now: float) -> AttemptPutOff:
         wait = max(0.0, refusal.until - now)

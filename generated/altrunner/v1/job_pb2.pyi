@@ -164,6 +164,10 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """The endpoint has no room for another call; no attempt was consumed."""
     WAIT_REASON_AWAITING_APPROVAL: _WaitReason.ValueType  # 4
     """A person has to approve or reject; SignalJob says which."""
+    WAIT_REASON_OUT_OF_SERVICE: _WaitReason.ValueType  # 5
+    """The endpoint takes no calls until somebody acts: it is drained, its circuit breaker was forced open, or it has no
+    address; no attempt was consumed.
+    """
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """Why a task waits between attempts."""
@@ -178,6 +182,10 @@ WAIT_REASON_RATE_LIMITED: WaitReason.ValueType  # 3
 """The endpoint has no room for another call; no attempt was consumed."""
 WAIT_REASON_AWAITING_APPROVAL: WaitReason.ValueType  # 4
 """A person has to approve or reject; SignalJob says which."""
+WAIT_REASON_OUT_OF_SERVICE: WaitReason.ValueType  # 5
+"""The endpoint takes no calls until somebody acts: it is drained, its circuit breaker was forced open, or it has no
+address; no attempt was consumed.
+"""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final
