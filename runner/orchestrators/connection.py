@@ -71,7 +71,6 @@ class Connection:
                 yield incoming
         except AttemptError as error:
             # Whatever failed, it was a call to this endpoint, and it may cost.
-            error.endpoint = error.endpoint or self.name
             error.model = error.model or prompt.model or self.settings.model
             error.usage = error.usage or Usage(calls=1)
             raise
@@ -120,7 +119,7 @@ class Connection:
         body: bytes | None = None,
         query: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[IncomingAnswer]:
-        async with call(
+        outgoing = call(
             self._session,
             method,
             (self._base / path).with_query(query),
@@ -130,10 +129,15 @@ class Connection:
             body=body,
             # A redirect would carry the prompt, and the key, to an address nobody configured.
             allow_redirects=False,
-        ) as incoming:
-            if not 200 <= incoming.status < 300:  # noqa: PLR2004 - success, in HTTP
-                raise await self._refusal(incoming)
-            yield incoming
+        )
+        try:
+            async with outgoing as incoming:
+                if not 200 <= incoming.status < 300:  # noqa: PLR2004 - success, in HTTP
+                    raise await self._refusal(incoming)
+                yield incoming
+        except AttemptError as error:
+            error.endpoint = error.endpoint or self.name
+            raise
 
     async def _refusal(self, incoming: IncomingAnswer) -> AttemptError:
         status = incoming.status

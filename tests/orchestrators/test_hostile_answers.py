@@ -25,7 +25,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
 from runner.orchestrators.connection import Connection
-from runner.orchestrators.session import open_session
 from runner.orchestrators.settings import EndpointSettings, Protocol
 from runner.outgoing import IncomingAnswer
 from runner.ports import Prompt
@@ -175,12 +174,6 @@ async def test_what_only_says_that_it_is_packed_is_told(form: Form, encoding: by
     error = await raw_failure(says(form.head(b"Content-Encoding: " + encoding) + b"\x1f\x8b\xff\xff"), form.protocol)
     assert error.reason in {"INVALID_ANSWER", "CONNECTION_FAILED"}
     assert error.retryable
-
-
-async def test_only_what_is_unpacked_in_pieces_is_asked_for() -> None:
-    endpoint = EndpointSettings(url="http://127.0.0.1:1")
-    async with open_session(endpoint) as session:
-        assert session.headers["Accept-Encoding"] == "gzip, deflate"
 
 
 # ---------------------------------------------------------------------------------------------------------- HTTP

@@ -96,7 +96,7 @@ async def test_a_list_is_bounded_in_bytes(protocol: Protocol) -> None:
     async with raw_server(says(JSON_HEAD + body)) as url, speaker(url, protocol, max_answer_bytes=5000) as spoken:
         with pytest.raises(AttemptError) as caught:
             await spoken.models()
-    assert caught.value.reason == "ANSWER_TOO_LARGE"
+    assert (caught.value.reason, caught.value.endpoint) == ("ANSWER_TOO_LARGE", "main")
 
 
 @ALL
