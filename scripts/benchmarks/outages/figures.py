@@ -11,7 +11,9 @@ from scripts.benchmarks.outages.play import Played
 from scripts.benchmarks.outages.scenarios import HEALTHY, Scenario
 
 #: Share of the rate at which jobs are offered that counts as full speed: they come in batches, and end in them.
-FULL: Final = 0.9
+_FULL: Final = 0.9
+#: Share of it below which a load stands still again.
+_STILL: Final = 0.5
 #: Share of a healthy load's throughput that must be left.
 FAIR: Final = 0.95
 
@@ -28,7 +30,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     unended: int
     #: Calls to the endpoint, or tries to call it, that failed, in the whole play.
     wasted: int
-    #: Seconds from the end of the trouble until as many jobs end as are offered; infinite if that never came.
+    #: Seconds from the end of the trouble until as many jobs end as are offered, and go on to; else infinite.
     recovery: float
     #: Throughput of the load on a healthy endpoint, during the trouble, as a share of that before it.
     fairness: float
@@ -64,7 +66,7 @@ def figures(played: Played) -> list[Figures]:
             lost=_lost(played, scenario.name) + _lost(played, HEALTHY),
             unended=_unended(played, scenario.name) + _unended(played, HEALTHY),
             wasted=_wasted(played, scenario),
-            recovery=recovery(played, scenario.name),
+            recovery=_recovery(played, scenario.name),
             fairness=_rate(healthy, times.begin, times.end) / before if before else 0.0,
             open_period=times.open_period,
         )
@@ -86,17 +88,24 @@ def _wasted(played: Played, scenario: Scenario) -> int:
     return max(seen, len(played.in_vain.get(scenario.name, ())))
 
 
-def recovery(played: Played, load: str, *, full: float = FULL) -> float:
-    """Seconds from the end of the trouble until a stretch of time has a share, `full`, of the ends that are offered."""
+def _recovery(played: Played, load: str) -> float:
+    """When a stretch of time begins that has its share of ends, and none comes after it that has hardly any.
+
+    Whoever was called back in a burst, and then stands still, is not at full speed.
+    """
     times = played.times
     ends = [end.at for end in played.ends if end.load == load and end.succeeded]
-    stretch = max(1.0, times.open_period / 15)
-    steps = math.ceil((times.offered_until - stretch - times.end) / (stretch / 10))
-    for step in range(max(0, steps)):
-        since = times.end + step * stretch / 10
-        if _rate(ends, since, since + stretch) >= full * played.rate:
-            return since - times.end
-    return math.inf
+    stretch = max(1.0, times.open_period / 5)
+    step = stretch / 10
+    recovered = math.inf
+    for number in reversed(range(math.floor((times.after - stretch) / step + 1))):
+        since = times.end + number * step
+        rate = _rate(ends, since, since + stretch)
+        if rate < _STILL * played.rate:
+            break
+        if rate >= _FULL * played.rate:
+            recovered = number * step
+    return recovered
 
 
 def _rate(ends: list[float], since: float, until: float) -> float:

@@ -90,8 +90,10 @@ async def play(
                 await tally.complete()
             group.cancel_scope.cancel()
         samples.append(_sample(time_of_day() - began, cast))
-        in_vain = _in_vain(daemon.directory, began)
         log = tuple((directory / processes.LOG).read_text().splitlines())
+        recorded, logged = _in_vain(daemon.directory, began), _logged(log, scenarios, began)
+        # Jobs that have not ended have no record, and what an attempt tried beside its last call is in no log.
+        in_vain = {name: max(recorded.get(name, ()), logged[name], key=len) for name in logged}
     return Played(
         scenarios=tuple(scenarios),
         times=times,
@@ -180,6 +182,19 @@ def _in_vain(directory: Path, began: float) -> dict[str, tuple[float, ...]]:
             times = found.setdefault(record.metadata.get("labels", {}).get(LABEL, ""), [])
             times += [at.timestamp() - began for task in record.task_results.values() for at in _in_vain_of(task)]
     return {load: tuple(sorted(times)) for load, times in found.items()}
+
+
+def _logged(log: Sequence[str], scenarios: Sequence[Scenario], began: float) -> dict[str, tuple[float, ...]]:
+    """Read from the daemon's log."""
+    lines = [line for line in map(json.loads, log) if line["event"] == "attempt_failed"]
+    return {
+        scenario.name: tuple(
+            datetime.fromisoformat(line["timestamp"]).timestamp() - began
+            for line in lines
+            if line.get("endpoint") in scenario.members
+        )
+        for scenario in scenarios
+    }
 
 
 def _in_vain_of(task: TaskRecord) -> list[datetime]:
