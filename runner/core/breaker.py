@@ -74,6 +74,9 @@ class BreakerPolicy(Struct, frozen=True, kw_only=True):
     window_calls: Annotated[int, Meta(ge=1, le=100_000)] = 100
     #: Calls in the window below which nothing is decided; `window_calls` where that is less.
     minimum_calls: Count = 10
+    #: Calls in a row that fail, to open whatever else is in the window: a minute of answers must not outvote an outage
+    #: that has just begun. 0: only the rates decide.
+    consecutive_failures: Annotated[int, Meta(ge=0)] = 10
     #: Share of calls that fail, to open.
     failure_rate: Rate = 0.5
     #: Share of calls that are slow, to open.
@@ -151,6 +154,7 @@ class OpenReason(enum.StrEnum):
     """Why a breaker opened."""
 
     FAILURE_RATE = "failure_rate"
+    CONSECUTIVE_FAILURES = "consecutive_failures"
     #: The failures were too few, but too many calls were slow.
     SLOW_RATE = "slow_rate"
     #: The endpoint refused our key.
@@ -183,6 +187,7 @@ class Breaker:
         self._open_until = 0.0
         self._asked_until = 0.0
         self._window = policy.new_window()
+        self._failed_in_a_row = 0
         #: Those that are not settled, and when they began; oldest first.
         self._probes: dict[int, float] = {}
         self._probed, self._last_probe = Counts(), 0
@@ -242,6 +247,7 @@ class Breaker:
             self._probed += Counts(1, int(failed), int(slow))
         else:
             self._window.add(now, failed=failed, slow=slow)
+            self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
         if self._state is BreakerState.METRICS_ONLY:
             return
         if outcome is CallOutcome.DENIED:
@@ -250,10 +256,8 @@ class Breaker:
             self.opened_by = Opening(OpenReason.DENIED, counts)
         elif self._state is BreakerState.HALF_OPEN:
             self._decide_probes(now, chance)
-        elif self.policy.enough(calls := self._window.calls):
-            reason = self._too_many(self._window.failed, self._window.slow, calls)
-            if reason:
-                self._open(reason, self._in_window(), now, chance)
+        elif reason := self._verdict(failed=failed, slow=slow):
+            self._open(reason, self._in_window(), now, chance)
 
     def release(self, permit: Permit) -> None:
         """Settle a permit whose call says nothing: it was not made, or we cancelled it."""
@@ -307,6 +311,16 @@ class Breaker:
         elif not self._too_many(seen.failed + missing, seen.slow + missing, allowed):
             self._enter(BreakerState.CLOSED, now)
 
+    def _verdict(self, *, failed: bool, slow: bool) -> OpenReason | None:
+        """Whether a call that ended so is one too many. An answer in time never opens: it speaks for the endpoint."""
+        reason = None
+        if self.policy.enough(calls := self._window.calls):
+            reason = self._too_many(self._window.failed if failed else 0, self._window.slow if slow else 0, calls)
+        most = self.policy.consecutive_failures
+        if reason is None and most and self._failed_in_a_row >= most:
+            return OpenReason.CONSECUTIVE_FAILURES
+        return reason
+
     def _too_many(self, failed: int, slow: int, calls: int) -> OpenReason | None:
         if failed / calls >= self.policy.failure_rate:
             return OpenReason.FAILURE_RATE
@@ -335,5 +349,6 @@ class Breaker:
         self.since = now
         self._generation += 1
         self._window = self.policy.new_window()
+        self._failed_in_a_row = 0
         self._probes.clear()
         self._probed = Counts()

@@ -7,7 +7,7 @@ tasks and events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -303,12 +303,6 @@ class JobRun:
         """Time alone ends the task's wait then, and not before."""
         self._wakeups.add(task, due)
 
-    def call(self, task_id: TaskId) -> None:
-        """A waiting task may start now, whatever its time. Harmless for others."""
-        task = self.tasks[task_id]
-        if task.state is TaskState.WAITING:
-            self._make_ready(task)
-
     def _signal(self, task: TaskRun, event: TaskSignalled) -> None:
         task.signal = event
         if task.wait_reason is WaitReason.AWAITING_APPROVAL:
@@ -381,15 +375,20 @@ class JobRun:
         """Whether the job's deadline has passed."""
         return self.deadline is not None and now >= self.deadline
 
-    def runnable(self, now: Instant) -> Iterator[TaskRun]:
-        """The tasks that may start now, most urgent first: ready ones, then those whose wait is over."""
+    def runnable(self, now: Instant, *, called: Collection[TaskId] = ()) -> Iterator[TaskRun]:
+        """The tasks that may start now, most urgent first; before them, waiting ones that were `called`."""
         if self.state is not JobState.RUNNING or self.stopping is not None or self.expired(now):
             return
         for task in self._wakeups.take(now):
             self._make_ready(task)
+        for task_id in called:
+            if self.tasks[task_id].state is TaskState.WAITING:
+                self._make_ready(self.tasks[task_id])
+                yield self.tasks[task_id]
         for level in self._ready.values():
             for task_id in level:
-                yield self.tasks[task_id]
+                if task_id not in called:
+                    yield self.tasks[task_id]
 
     def next_wakeup(self, *, settled: Instant) -> Instant | None:
         """When the next waiting task is due, or the deadline passes; None if time alone changes nothing.

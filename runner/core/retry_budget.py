@@ -10,6 +10,9 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+#: The last calls that were made, of whatever kind: as long as few of them failed, there is no outage to make worse.
+_LAST: Final = 20
+
 #: Parts of the window; the oldest is forgotten as a whole.
 _PARTS: Final = 20
 
@@ -28,9 +31,10 @@ class RetryBudgetPolicy(Struct, frozen=True, kw_only=True):
 class RetryBudget:
     """The repetitions of one endpoint. Every `now` is in monotonic seconds and must not decrease.
 
-    Whenever one is taken, those of the last `window_seconds`, itself included, are at most `share` times the first
-    calls of that time and `per_second` times its length. Parts of the window at its border count against the caller,
-    so up to a twentieth less may pass.
+    Whenever one is taken while more than `share` of the last 20 calls failed, those of the last `window_seconds`,
+    itself included, are at most `share` times the first calls of that time and `per_second` times its length. Parts of
+    the window at its border count against the caller, so up to a twentieth less may pass. While fewer fail, nothing
+    is held back: what waited through an outage comes when it has ended.
     """
 
     def __init__(self, policy: RetryBudgetPolicy) -> None:
@@ -41,6 +45,12 @@ class RetryBudget:
         self._parts: deque[_Part] = deque()
         self._first = 0
         self._repeated = 0
+        #: Whether each of the last calls failed.
+        self._last: deque[bool] = deque(maxlen=_LAST)
+
+    def ended(self, *, failed: bool) -> None:
+        """A call was made, of whatever kind."""
+        self._last.append(failed)
 
     def called(self, now: float) -> None:
         """A first call is made."""
@@ -50,7 +60,7 @@ class RetryBudget:
     def permits(self, now: float) -> bool:
         """May a call be repeated?"""
         self._forget(now)
-        return self._fits(self._first, self._repeated)
+        return self._well() or self._fits(self._first, self._repeated)
 
     def take(self, now: float) -> bool:
         """A call is repeated, if it may be; a repetition that is refused does not count."""
@@ -71,6 +81,9 @@ class RetryBudget:
                 # A hundredth beyond the border, which a division might round to this side of it.
                 return (part.number + _PARTS + 1.01) * self._width
         return now + self._policy.window_seconds
+
+    def _well(self) -> bool:
+        return len(self._last) == _LAST and sum(self._last) <= self._policy.share * _LAST
 
     def _fits(self, first: int, repeated: int) -> bool:
         return repeated + 1 <= self._policy.share * first + self._always

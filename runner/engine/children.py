@@ -11,7 +11,6 @@ A child is a job like any other: durable, claimed, watched and recorded by itsel
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -36,6 +35,7 @@ from runner.core.plan import Instant, JobId
 from runner.core.usage import usage_of
 from runner.engine.again import RETRY_OF
 from runner.engine.family import PARENT, ROOT, child_labels, depth_of
+from runner.engine.lending import Lending
 from runner.engine.patience import patiently
 from runner.engine.submission import Submission, rank
 from runner.ports import ChildEnd, ChildJob, Jobs
@@ -60,16 +60,14 @@ class Children(Jobs):
     def __init__(self) -> None:
         self._runner: Runner
         self._with: Equipment
-        #: Attempts that wait for a child, by their job.
-        self._waiting: Counter[JobId] = Counter()
-        #: Jobs that wait for a child, by queue: so many places are lent.
-        self.lent: Counter[str] = Counter()
+        self.lending = Lending()
         #: Children in this daemon's hands, by parent.
         self._held: dict[JobId, set[JobId]] = {}
 
     def bind(self, runner: Runner, equipment: Equipment) -> None:
         """Use this runner, and what it works with."""
         self._runner, self._with = runner, equipment
+        self.lending.wake = runner.dispatcher.wake
 
     # --------------------------------------------------------------------------------------------- for handlers
 
@@ -168,18 +166,12 @@ class Children(Jobs):
 
     @contextmanager
     def _lending(self, parent: JobSummary) -> Iterator[None]:
-        self._waiting[parent.id] += 1
-        if self._waiting[parent.id] == 1:
-            self.lent[parent.queue] += 1
-        # The child was told of before there was room for it.
-        self._runner.dispatcher.wake()
+        # This wakes the dispatcher: the child was told of before there was room for it.
+        self.lending.lend(parent)
         try:
             yield
         finally:
-            self._waiting[parent.id] -= 1
-            if not self._waiting[parent.id]:
-                del self._waiting[parent.id]
-                self.lent[parent.queue] -= 1
+            self.lending.take_back(parent)
 
     async def _follow(self, child: JobId, on_progress: Callable[[float], None]) -> None:
         looked_at, told = anyio.current_time(), 0.0

@@ -140,7 +140,7 @@ class Dispatcher:
         room = self._room()
         if room <= 0:
             return False
-        lent = self._with.children.lent
+        lent = self._with.children.lending.lent
         now = self._with.clock.now()
         self._claiming = True
         try:
@@ -167,10 +167,10 @@ class Dispatcher:
     def _room(self) -> int:
         """How many jobs may be taken now.
 
-        Those that wait for jobs of their own tasks lend them their places. They are bounded, too; but where nothing
-        else runs, what they wait for is let in all the same: it stands before everything that came after them.
+        Those that only wait, for jobs of their own tasks, say, lend their places. They are bounded, too; but where
+        nothing else runs, what they wait for is let in all the same: it stands before everything that came after them.
         """
-        settings, waiting = self._with.settings, self._with.children.lent.total()
+        settings, waiting = self._with.settings, self._with.children.lending.lent.total()
         busy = len(self.executions) - waiting
         room = settings.max_running_jobs - busy - max(0, waiting - settings.max_waiting_jobs)
         if room <= 0 and waiting and busy <= 0:

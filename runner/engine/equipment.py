@@ -66,3 +66,8 @@ class Equipment:
         """The handler that claims a task type, with its name."""
         handler = self.handlers.get(kind)
         return (kind, handler) if handler is not None else (FALLBACK_HANDLER, self.handlers[FALLBACK_HANDLER])
+
+    def grace_for(self, kind: str) -> float:
+        """Seconds between asking an attempt to stop and cancelling it: none for handlers that do not listen."""
+        _, handler = self.handler_for(kind)
+        return self.settings.cancel_grace_seconds if getattr(handler, "stops_when_asked", False) else 0.0

@@ -30,6 +30,7 @@ from runner.core.events import (
     Recorded,
     TaskCancelled,
     TaskSignalled,
+    TaskState,
 )
 from runner.core.interpreter import JobRun
 from runner.core.job import Append, Claim, Ending, Signal, StoredArtifact
@@ -52,6 +53,7 @@ from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
 from runner.engine.failing import failing, retries_of
+from runner.engine.lending import Loan
 from runner.engine.patience import patiently
 from runner.engine.reach import Reach
 from runner.engine.slots import Slots, Standing
@@ -94,6 +96,7 @@ class Execution:
         self._reported_at = -REPORT_INTERVAL
         self._standing: Standing
         self._turns = Turns(self._bell.ring)
+        self._loan = Loan(equipment.children.lending, claim.summary)
         self._scope = anyio.CancelScope()
 
     @property
@@ -154,6 +157,7 @@ class Execution:
                 self._standing.give_back(task.plan.id)
             self._standing.leave()
             self._turns.leave_all()
+            self._loan.end()
 
     def _load(self) -> None:
         claim = self._claim
@@ -195,6 +199,7 @@ class Execution:
 
     async def _wait(self, settled: Instant) -> None:
         """Wait until something happened, or time alone brings something to do."""
+        self._loan.set(waits=not self._live and self._run.counts[TaskState.WAITING] > 0)
         waits: list[float] = []
         wakeup = self._run.next_wakeup(settled=settled)
         # While shutting down nothing starts, so a task that is due is no reason to wake: it would be one for ever.
@@ -255,7 +260,7 @@ class Execution:
         if self._run.stopping is not None:
             self._turns.leave_all()
             for live in self._live.values():
-                live.stop(grace=self._grace(live))
+                live.stop(grace=self._with.grace_for(live.task.kind))
 
     async def _heed_pauses(self) -> None:
         """A pause or its end, in a frame of its own: the journal names the event by which a job entered a state."""
@@ -282,19 +287,15 @@ class Execution:
             self._record(JobReleased(self._with.runner_id, "paused" if idle else "shutdown"))
             self._released = True
 
-    def _grace(self, live: LiveAttempt) -> float:
-        """Seconds between asking an attempt to stop and cancelling it: none for handlers that do not listen."""
-        _, handler = self._with.handler_for(live.task.kind)
-        return self._with.settings.cancel_grace_seconds if getattr(handler, "stops_when_asked", False) else 0.0
-
     def _choose(self) -> None:
         """The tasks that start with this commit: as many as are runnable and have a slot."""
         if self._release_at is not None:
             self._standing.leave()
             return
-        for task_id in self._turns.called():
-            self._run.call(task_id)
-        self._starting += self._standing.choose(self._run.runnable(self._now()))
+        called = self._turns.called
+        for task_id in called:
+            self._standing.let_by(self._run.tasks[task_id].plan)
+        self._starting += self._standing.choose(self._run.runnable(self._now(), called=called))
         for task in self._starting:
             self._turns.leave(task.plan.id)
             name, _ = self._with.handler_for(task.plan.kind)

@@ -31,8 +31,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_concurrent_tasks: Count = 64
     #: Jobs that may run at a time in this daemon; the others wait in the ledger.
     max_running_jobs: Count = 1000
-    #: Jobs that may wait for jobs of their own tasks (`job`) beside those; further ones count among them.
-    max_waiting_jobs: Count = 1000
+    #: Jobs that may wait beside those: for jobs of their own tasks (`job`), or because all that is left of them is
+    #: parked, backs off, or waits for a person. Further ones count among them.
+    max_waiting_jobs: Count = 10_000
     #: Jobs above a job that a task runs, at most; 0: tasks run no jobs.
     max_job_depth: Annotated[int, Meta(ge=0, le=100)] = 8
     #: Seconds for one attempt of a task that sets no time of its own.

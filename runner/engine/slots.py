@@ -32,16 +32,18 @@ class Place:
 class Slots:
     """A fixed number of slots. All methods are synchronous and run on the event loop."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, is_pool: bool = True) -> None:
         self.total = total
         self.free = total
+        #: Whether these are the worker pool's own, and not those of a bulkhead.
+        self.is_pool = is_pool
         self._turn = 0
         self._line: list[tuple[int, int, Place]] = []
         self._bulkheads: dict[str, Slots] = {}
 
     def bulkhead(self, name: str, places: int) -> Slots:
         """The line before a bulkhead, the same one for everybody who names it."""
-        line = self._bulkheads.setdefault(name, Slots(places))
+        line = self._bulkheads.setdefault(name, Slots(places, is_pool=False))
         if line.total != places:
             line.resize(places)
         return line
@@ -134,6 +136,11 @@ class Standing:
                 break
         self._leave(but=awaited)
         return chosen
+
+    def let_by(self, task: TaskPlan) -> None:
+        """The task was called to where it goes: it has a place there, and passes the pool's line alone."""
+        way = self._way_of(task)
+        self._ways[task.id] = tuple(line for line in way if line.is_pool)
 
     def give_back(self, task_id: TaskId) -> None:
         """The task has ended: whoever is next may pass."""

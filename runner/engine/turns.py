@@ -15,7 +15,8 @@ class Turns:
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._waiting: dict[TaskId, Turn] = {}
-        self._called: list[TaskId] = []
+        #: In the order in which they were called.
+        self._called: dict[TaskId, None] = {}
 
     def wait(self, task_id: TaskId, turn: Turn) -> None:
         """The task waits for this turn, and for no earlier one."""
@@ -23,13 +24,14 @@ class Turns:
         self._waiting[task_id] = turn
         turn.call(partial(self._come, task_id, turn))
 
-    def called(self) -> list[TaskId]:
-        """Those whose turn has come since the last time this was asked."""
-        called, self._called = self._called, []
-        return called
+    @property
+    def called(self) -> dict[TaskId, None]:
+        """Those whose turn has come and who have not started yet, in that order."""
+        return dict(self._called)
 
     def leave(self, task_id: TaskId) -> None:
-        """The task waits no more."""
+        """The task waits no more: it starts, or has ended."""
+        self._called.pop(task_id, None)
         turn = self._waiting.pop(task_id, None)
         if turn is not None:
             turn.leave()
@@ -41,5 +43,5 @@ class Turns:
     def _come(self, task_id: TaskId, turn: Turn) -> None:
         if self._waiting.get(task_id) is turn:
             del self._waiting[task_id]
-            self._called.append(task_id)
+            self._called[task_id] = None
             self._ring()

@@ -36,6 +36,8 @@ class Guard:
         match opening.reason:
             case OpenReason.FAILURE_RATE:
                 why = f"{counts.failed} of {counts.calls} calls failed"
+            case OpenReason.CONSECUTIVE_FAILURES:
+                why = "the last calls failed, one after the other"
             case OpenReason.SLOW_RATE:
                 why = f"{counts.slow} of {counts.calls} calls were slow"
             case OpenReason.DENIED:

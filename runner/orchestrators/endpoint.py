@@ -160,11 +160,16 @@ class Endpoint:
         self.calls -= 1
         if tokens is not None:
             self._rates.correct(call.taken, tokens, now)
+        if outcome is not None:
+            self._repetitions.ended(failed=outcome is not CallOutcome.ANSWERED)
         if outcome is CallOutcome.ANSWERED:
             self._latency.add(seconds)
         if retry_after is not None and outcome is CallOutcome.FAILED:
             longest = self._with.settings.breaker.retry_after_cap_seconds
-            self._rates.paused_until(now + min(retry_after, longest))
+            pause = min(retry_after, longest)
+            self._rates.paused_until(now + pause)
+            # Those who waited for its end must not come all at once: it may ask for another one.
+            self._back_at = max(self._back_at, now + pause)
         self.breakers.settle(call.guard, call.permit, outcome, seconds, now, retry_after=retry_after)
         self._with.stir(now)
 

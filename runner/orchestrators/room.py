@@ -9,7 +9,7 @@ from typing import Final
 from runner.core.plan import JobId
 
 #: Seconds for which the place of somebody who was called is kept.
-KEEP_SECONDS: Final = 5.0
+KEEP_SECONDS: Final = 2.0
 
 
 class Waiter:
@@ -53,6 +53,8 @@ class Room:
         #: Called when somebody has joined the line.
         self._joined = joined
         self._lines: OrderedDict[JobId, OrderedDict[Waiter, None]] = OrderedDict()
+        #: The latest time that those in line were told, monotonic seconds: before it, nobody need come.
+        self.told_until = 0.0
         #: By request: until when its place is kept.
         self._called: OrderedDict[str, float] = OrderedDict()
         self._waiting = 0
@@ -90,6 +92,13 @@ class Room:
         self._called.pop(waiter.request_id, None)
         self._called[waiter.request_id] = now + KEEP_SECONDS
         waiter.come()
+
+    def recall(self) -> None:
+        """Let everybody come, though there is no place: they are to be told something new."""
+        lines, self._lines, self._waiting = self._lines, OrderedDict(), 0
+        for line in lines.values():
+            for waiter in line:
+                waiter.come()
 
     def arrived(self, request_id: str, now: float) -> bool:
         """Somebody came. True if this one was called, and its place is still kept."""

@@ -14,16 +14,23 @@ from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage, WaitReason
 from runner.orchestrators.breakers import MICROS, OTHER_MODELS
 from runner.orchestrators.call import Call
+from runner.orchestrators.connection import UNAUTHORIZED
 from runner.orchestrators.endpoint import Endpoint, Refusal
 from runner.orchestrators.hedge import OnText, hedged
 from runner.orchestrators.room import Room, Waiter
 from runner.orchestrators.surroundings import Surroundings
 from runner.ports import Answer, Bulkhead, EndpointHealth, Prompt
 
-#: A parked task that nobody called comes after its time and so many seconds, or this share of its wait; chance makes
-#: it up to twice as much.
-_PATIENCE_SECONDS: Final = 2.0
-_PATIENCE_SHARE: Final = 0.125
+#: A parked task is called; should the call be lost, it comes so many seconds after its time, and by chance up to twice
+#: as many.
+_PATIENCE_SECONDS: Final = 60.0
+
+#: Who is not called comes over this share of its wait, and at least over so many seconds, after its end.
+_SPREAD_SHARE: Final = 0.25
+_SPREAD_SECONDS: Final = 1.0
+
+#: Seconds between what those in line were told and what is, so that it is worth telling them anew.
+_NEWS_SECONDS: Final = 1.0
 
 #: Seconds after which a call that found no room is tried again.
 _NO_ROOM_SECONDS: Final = 5.0
@@ -104,10 +111,21 @@ class Router:
                 other = self._elsewhere(prompt, failed, ends_at) if _unreached(calls, error) else None
                 if other is None:
                     error.usage = (error.usage or Usage()) + Usage(calls=len(failed) - 1)
+                    if error.reason == UNAUTHORIZED:
+                        self._await_key(prompt, error)
                     raise
                 call = other
             else:
                 return _costing(answer, len(failed) + len(calls) - 1)
+
+    def _await_key(self, prompt: Prompt, error: AttemptError) -> None:
+        """Raises AttemptPutOff: if its breaker is forced open now. Once an operator has mended the key, the task goes on."""
+        now = anyio.current_time()
+        refusal = self._look(self._targets(prompt.model or "", anywhere=not prompt.endpoint), now)
+        if refusal.reason is WaitReason.OUT_OF_SERVICE:
+            put_off = self._put_off(refusal, prompt, self._room(prompt.model or ""), now)
+            put_off.usage = error.usage
+            raise put_off from error
 
     async def _made(
         self, calls: list[Call], prompt: Prompt, failed: Sequence[Endpoint], ends_at: float, on_text: OnText
@@ -154,8 +172,18 @@ class Router:
             places = sum(endpoint.places(model, now) for endpoint, model in targets) - room.expected(now)
             for _ in range(min(places, len(room))):
                 room.call(now)
+            if places <= 0 and len(room):
+                self._tell_anew(room, targets)
             waiting = waiting or len(room) > 0
         return waiting
+
+    def _tell_anew(self, room: Room, targets: Sequence[Target]) -> None:
+        """Those who wait for a breaker come to hear of it when it has opened again for longer."""
+        untils = [endpoint.breakers.guard(model).breaker.open_until for endpoint, model in targets]
+        known = [until for until in untils if until is not None]
+        if known and len(known) == len(untils) and min(known) > room.told_until + _NEWS_SECONDS:
+            room.told_until = min(known)
+            room.recall()
 
     def forget_targets(self) -> None:
         """The endpoints there are, or the models that they serve, have changed."""
@@ -257,12 +285,16 @@ class Router:
         wait = max(0.0, refusal.until - now)
         if refusal.reason is WaitReason.RATE_LIMITED and refusal.in_line:
             wait = max(wait + refusal.pace * len(room), _NO_ROOM_SECONDS)
-        patience = max(_PATIENCE_SECONDS, _PATIENCE_SHARE * wait) * (1 + self._with.chance())
+        room.told_until = max(room.told_until, refusal.until)
+        patience = _PATIENCE_SECONDS * (1 + self._with.chance())
         turn = Waiter(room, prompt.job_id, prompt.request_id, patience) if refusal.in_line else None
+        if turn is None:
+            # Or all would come in one instant.
+            wait += max(_SPREAD_SECONDS, _SPREAD_SHARE * wait) * self._with.chance()
         return AttemptPutOff(
             refusal.reason,
             refusal.message,
-            until=self._with.clock.now() + round((wait if turn is not None else wait + patience) * MICROS),
+            until=self._with.clock.now() + round(wait * MICROS),
             endpoint=refusal.endpoint,
             turn=turn,
         )
@@ -275,8 +307,8 @@ class Router:
 
 
 def _unreached(calls: Sequence[Call], error: AttemptError) -> bool:
-    """Nothing came back, and a repetition is known by its Idempotency-Key: another endpoint may be asked."""
-    return error.reason == "CONNECTION_FAILED" and not any(call.heard for call in calls)
+    """Nothing was done, or what was is known by its Idempotency-Key: another endpoint may be asked."""
+    return error.reason in {"CONNECTION_FAILED", UNAUTHORIZED} and not any(call.heard for call in calls)
 
 
 def _costing(answer: Answer, calls: int) -> Answer:

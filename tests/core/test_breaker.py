@@ -86,10 +86,29 @@ def test_it_opens_at_the_failure_rate_and_not_below() -> None:
 
 @pytest.mark.parametrize(("rate", "calls", "failures"), [(0.55, 20, 11), (0.7, 10, 7), (0.3, 10, 3), (0.29, 100, 29)])
 def test_a_rate_is_reached_exactly_where_its_decimal_says(rate: float, calls: int, failures: int) -> None:
-    breaker = Breaker(BreakerPolicy(failure_rate=rate, minimum_calls=calls))
+    breaker = Breaker(BreakerPolicy(failure_rate=rate, minimum_calls=calls, consecutive_failures=0))
     for number in range(calls):
         call(breaker, ANSWERED if number < calls - failures else FAILED)
     assert state(breaker) is BreakerState.OPEN
+
+
+def test_so_many_failures_in_a_row_open_it_whatever_was_before() -> None:
+    """A minute of answers does not outvote an outage that has just begun."""
+    breaker = Breaker(POLICY)
+    for outcome in [*[ANSWERED] * 1000, *[FAILED] * 9, ANSWERED, *[FAILED] * 9]:
+        call(breaker, outcome)
+    assert state(breaker) is BreakerState.CLOSED
+    call(breaker, FAILED)
+    assert state(breaker) is BreakerState.OPEN
+    assert why(breaker) == Opening(OpenReason.CONSECUTIVE_FAILURES, Counts(1020, 19, 0))
+
+
+def test_an_answer_in_time_never_opens_it() -> None:
+    """Failures of an outage that is over may be too few to decide; what comes after it speaks for the endpoint."""
+    breaker = Breaker(POLICY)
+    for outcome in [FAILED] * 9 + [ANSWERED] * 5:
+        call(breaker, outcome)
+    assert state(breaker) is BreakerState.CLOSED
 
 
 def test_it_opens_when_too_many_calls_are_slow_though_they_succeed() -> None:
@@ -102,7 +121,7 @@ def test_it_opens_when_too_many_calls_are_slow_though_they_succeed() -> None:
 
 
 def test_calls_are_forgotten_when_the_window_has_passed() -> None:
-    breaker = Breaker(POLICY)
+    breaker = Breaker(BreakerPolicy(consecutive_failures=0))
     for _ in range(9):
         call(breaker, FAILED, at=0)
     call(breaker, FAILED, at=60)
@@ -309,9 +328,9 @@ def test_a_window_of_fewer_calls_than_the_minimum_decides_when_it_is_full() -> N
 def test_it_tells_why_and_since_when_it_is_open() -> None:
     breaker = Breaker(POLICY, 5.0)
     assert (breaker.since, breaker.open_until, breaker.opened_by) == (5.0, None, None)
+    call(breaker, ANSWERED, at=7)
     for _ in range(9):
-        call(breaker, ANSWERED, at=7, seconds=40)
-    call(breaker, ANSWERED, at=8)
+        call(breaker, ANSWERED, at=8, seconds=40)
     assert (breaker.since, breaker.open_until) == (8, 23)
     assert why(breaker) == Opening(OpenReason.SLOW_RATE, Counts(10, 0, 9))
     assert isinstance(breaker.permit(24), Permit)

@@ -110,8 +110,20 @@ class Model:
             self.open(FORCED_OPEN, OpenReason.DENIED, now)
         elif self.state is HALF_OPEN:
             self.decide_probes(now, chance)
-        elif len(self.seen(now)) >= self.fewest() and (reason := self.verdict(self.seen(now))):
+        elif reason := self.last_straw(now):
             self.open(OPEN, reason, now, chance)
+
+    def last_straw(self, now: float) -> OpenReason | None:
+        """Why the call that has just ended opens it: failures for failures' sake, slowness for that of slowness."""
+        era = [result for number, _, result in self.results if number == len(self.states)]
+        failed, slow = era[-1]
+        if len(self.seen(now)) >= self.fewest():
+            reason = self.verdict([(failed and f, slow and s) for f, s in self.seen(now)])
+            if reason is not None:
+                return reason
+        in_a_row = itertools.takewhile(lambda result: result[0], reversed(era))
+        most = self.policy.consecutive_failures
+        return OpenReason.CONSECUTIVE_FAILURES if most and len(list(in_a_row)) >= most else None
 
     def fewest(self) -> int:
         counted = self.policy.window_calls if self.policy.window is WindowKind.CALLS else 10**9
@@ -182,6 +194,7 @@ policies = st.builds(
     buckets=st.sampled_from([1, 4]),
     window_calls=st.integers(1, 6),
     minimum_calls=st.integers(1, 5),
+    consecutive_failures=st.sampled_from([0, 2, 3]),
     failure_rate=st.sampled_from([0.3, 0.5, 1.0]),
     slow_rate=st.sampled_from([0.5, 0.8]),
     open_seconds=st.just(4.0),

@@ -94,3 +94,15 @@ def test_what_is_within_nine_tenths_of_the_budget_is_permitted(pauses: list[floa
             repeated.append(now)
         else:
             assert recent >= 5
+
+
+def test_while_few_calls_fail_nothing_is_held_back() -> None:
+    """What waited through an outage comes when it has ended, though nobody makes first calls any more."""
+    budget = RetryBudget(RetryBudgetPolicy(share=0.2, per_second=0.1, window_seconds=10.0))
+    for number in range(20):
+        budget.ended(failed=number % 5 == 0)
+    assert all(budget.take(100.0) for _ in range(1000))
+    budget.ended(failed=True)
+    assert budget.take(100.0)
+    budget.ended(failed=True)
+    assert not budget.take(100.0)

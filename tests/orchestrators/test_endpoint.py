@@ -46,7 +46,7 @@ async def test_those_whom_nobody_calls_do_not_come_back_in_one_instant() -> None
             turn = (await stage.put_off()).turn
             assert turn is not None
             patience.append(turn.patience)
-    assert patience == [2.0, 3.0]
+    assert patience == [60.0, 90.0]
 
 
 async def test_transitions_are_told_to_the_observer_with_endpoint_and_model() -> None:
