@@ -34,7 +34,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     recovery: float
     #: Throughput of the load on a healthy endpoint, during the trouble, as a share of that before it.
     fairness: float
-    #: Seconds of `recovery` that are allowed.
+    #: Seconds of `recovery` that are allowed: those of the opening under way, a first one's at least. Before it ends, a
+    #: breaker that only calls could tell better does not know better.
     open_period: float
 
     @property
@@ -68,7 +69,7 @@ def figures(played: Played) -> list[Figures]:
             wasted=_wasted(played, scenario),
             recovery=_recovery(played, scenario.name),
             fairness=_rate(healthy, times.begin, times.end) / before if before else 0.0,
-            open_period=times.open_period,
+            open_period=max(times.open_period, played.openings.get(scenario.name, 0.0)),
         )
         for scenario in played.scenarios
     ]

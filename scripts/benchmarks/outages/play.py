@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,8 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     in_vain: Mapping[str, tuple[float, ...]]
     #: What the daemon told about its endpoints.
     log: tuple[str, ...]
+    #: By scenario: seconds of the breaker's opening that was under way when the trouble ended, where there was one.
+    openings: Mapping[str, float] = {}
 
 
 async def play(
@@ -80,11 +83,13 @@ async def play(
         await warm_up(client, loads)
         began = time_of_day()
         tally, samples = Tally(), [_sample(0.0, cast)]
+        openings: dict[str, float] = {}
         async with anyio.create_task_group() as group:
             group.start_soon(_noting, client, tally, began)
             group.start_soon(_sampling, cast, samples, times.open_period / 10)
             for scenario in scenarios:
-                group.start_soon(_trouble, scenario, times, cast[scenario.sick], desk, daemon.pid)
+                trouble = partial(_trouble, daemon=daemon.pid, client=client, openings=openings)
+                group.start_soon(trouble, scenario, times, cast[scenario.sick], desk)
             await offer(client, loads, tally, seconds=times.offered_until)
             with anyio.move_on_after(times.patience):
                 await tally.complete()
@@ -103,6 +108,7 @@ async def play(
         samples=tuple(samples),
         in_vain=in_vain,
         log=log,
+        openings=openings,
     )
 
 
@@ -139,7 +145,16 @@ class _Desk:
         self.path.write_text(json.dumps({**others, "orchestrator": orchestrator}))
 
 
-async def _trouble(scenario: Scenario, times: Times, sick: Simulator, desk: _Desk, daemon: int) -> None:
+async def _trouble(
+    scenario: Scenario,
+    times: Times,
+    sick: Simulator,
+    desk: _Desk,
+    *,
+    daemon: int,
+    client: Client,
+    openings: dict[str, float],
+) -> None:
     """What happens to one endpoint."""
     began = anyio.current_time()
     trouble = scenario.trouble
@@ -150,11 +165,22 @@ async def _trouble(scenario: Scenario, times: Times, sick: Simulator, desk: _Des
             await sick.go_down()
         sick.behave(msgspec.convert({**_LATENCY, "api_key": key, **trouble.changes(times)}, Behaviour))
         await anyio.sleep_until(began + go)
+        openings[scenario.name] = await _opening(client, scenario.sick)
         sick.behave(_well(key))
         await sick.come_back()
     if trouble.key:
         desk.write(key)
         os.kill(daemon, signal.SIGHUP)
+
+
+async def _opening(client: Client, endpoint: str) -> float:
+    """Seconds that the breaker's opening lasts which is under way; 0 if none is."""
+    openings = [
+        (breaker.open_until.ToMicroseconds() - breaker.since.ToMicroseconds()) / 1e6
+        for breaker in await client.breakers([endpoint])
+        if breaker.HasField("open_until")
+    ]
+    return max(openings, default=0.0)
 
 
 async def _noting(client: Client, tally: Tally, began: float) -> None:

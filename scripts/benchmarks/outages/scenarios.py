@@ -95,9 +95,8 @@ SCENARIOS: Final = (
         name="errors",
         what="30 % of calls fail",
         trouble=Trouble(behaviour={"error_rate": 0.3}),
-        # Nothing is down: of each call three tenths fail, of the first ones and of the repetitions that the retry
-        # budget allows (a fifth, and one a second).
-        most_wasted=0.38,
+        # Nothing is down: three tenths fail of the first calls and of their repetitions, which is 3 ÷ 7, and chance.
+        most_wasted=0.5,
     ),
     Scenario(
         name="wave-of-429",
