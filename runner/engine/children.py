@@ -166,11 +166,13 @@ class Children(Jobs):
 
     @contextmanager
     def _lending(self, parent: JobSummary) -> Iterator[None]:
+        self.lending.parents += 1
         # This wakes the dispatcher: the child was told of before there was room for it.
         self.lending.lend(parent)
         try:
             yield
         finally:
+            self.lending.parents -= 1
             self.lending.take_back(parent)
 
     async def _follow(self, child: JobId, on_progress: Callable[[float], None]) -> None:

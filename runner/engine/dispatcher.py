@@ -167,13 +167,13 @@ class Dispatcher:
     def _room(self) -> int:
         """How many jobs may be taken now.
 
-        Those that only wait, for jobs of their own tasks, say, lend their places. They are bounded, too; but where
-        nothing else runs, what they wait for is let in all the same: it stands before everything that came after them.
+        Those that only wait lend their places. They are bounded, too; but where nothing else runs, the jobs that others
+        wait for are let in all the same: they stand before everything that came after those.
         """
         settings, waiting = self._with.settings, self._with.children.lending.lent.total()
         busy = len(self.executions) - waiting
         room = settings.max_running_jobs - busy - max(0, waiting - settings.max_waiting_jobs)
-        if room <= 0 and waiting and busy <= 0:
+        if room <= 0 and self._with.children.lending.parents and busy <= 0:
             return 1
         return min(CLAIM_BATCH, room)
 

@@ -15,6 +15,8 @@ class Lending:
     def __init__(self) -> None:
         #: By queue: so many places are lent.
         self.lent: Counter[str] = Counter()
+        #: Attempts that wait for a job of theirs, which must find a place though all others are taken.
+        self.parents = 0
         #: Called when a place is lent.
         self.wake: Callable[[], None] = lambda: None
         #: Reasons to wait, by job.

@@ -28,6 +28,9 @@ from runner.ports import EndpointHealth, EndpointSource, EndpointView, Lease, Pr
 _ANSWER_TOKENS: Final = 1024
 _CHARACTERS_PER_TOKEN: Final = 3
 
+#: Seconds from the decision that an attempt begins to its call, at most, where nothing holds it up.
+_BEGINNING_SECONDS: Final = 0.05
+
 #: Health checks that fail in a row before an endpoint counts as sick.
 _SICK_AFTER: Final = 2
 
@@ -98,6 +101,16 @@ class Endpoint:
         """It comes back: it gets few calls at first, and all that it may have after `warm_up_seconds`."""
         self._back_at = now
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts are to be here: one for each call that may be under way, and some that stand by.
+
+        An attempt begins with a commit, and for so long a place would be empty between two calls. So as many stand by
+        as there are calls in that time (Little's law).
+        """
+        calls, median = self.settings.max_connections, self._latency.quantile(0.5)
+        return calls if median is None else calls + math.ceil(calls * min(1.0, _BEGINNING_SECONDS / max(median, 1e-3)))
+
     def hedge_after(self) -> float | None:
         """Seconds after which a second call is worth its price; None where it never is."""
         return self._latency.quantile(self.settings.hedge_quantile) if self.settings.hedge else None
@@ -142,7 +155,8 @@ class Endpoint:
         """How many calls could begin now; 1 where each of them decides about the next."""
         if self.refusal(model, now) is not None:
             return 0
-        if self.breakers.guard(model).breaker.state is BreakerState.HALF_OPEN or self.settings.requests_per_minute:
+        paced = self.settings.requests_per_minute or self.settings.tokens_per_minute
+        if paced or self.breakers.guard(model).breaker.state is BreakerState.HALF_OPEN:
             return 1
         return self._capacity(now) - self.calls
 

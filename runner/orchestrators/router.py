@@ -88,7 +88,7 @@ class Router:
     @property
     def bulkhead(self) -> Bulkhead | None:
         """The engine keeps to it, so that nobody comes in vain but those who learned late where they go."""
-        places = sum(endpoint.settings.max_connections for endpoint in self._members.of(self.name))
+        places = sum(endpoint.attempts for endpoint in self._members.of(self.name))
         return Bulkhead(f"orchestrator.endpoints[{self.name}]", places) if places else None
 
     async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
@@ -119,7 +119,7 @@ class Router:
                 return _costing(answer, len(failed) + len(calls) - 1)
 
     def _await_key(self, prompt: Prompt, error: AttemptError) -> None:
-        """Raises AttemptPutOff: if its breaker is forced open now. Once an operator has mended the key, the task goes on."""
+        """Raises AttemptPutOff: if its breaker is forced open now; with another key, the task goes on."""
         now = anyio.current_time()
         refusal = self._look(self._targets(prompt.model or "", anywhere=not prompt.endpoint), now)
         if refusal.reason is WaitReason.OUT_OF_SERVICE:

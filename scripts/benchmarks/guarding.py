@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from runner.core.balance import Candidate, choose
 from runner.core.breaker import Breaker, BreakerPolicy, CallOutcome, Permit
+from runner.core.events import Usage
 from runner.core.latency import Latency
 from runner.core.rates import RateLimit, Taken
 from runner.core.retry_budget import RetryBudget, RetryBudgetPolicy
+from runner.orchestrators.fleet import Connected, Fleet
+from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
+from runner.ports import Answer, Prompt, Quiet
 from scripts.benchmarks.report import Judged, Row, Side, Target, Unit
 from scripts.benchmarks.settings import Bench
 
-Call = Callable[[], Awaitable[None]]
+Call = Callable[[], Awaitable[object]]
+
+_PROMPT: Final = Prompt(request_id="job/task", text="How are you?", task_type="ai_prompt", job_id="job", timeout=60.0)
+_ANSWER: Final = Answer(text="Well.", model="m", endpoint="main", usage=Usage(1, 4, 2, 6))
 
 #: Calls of one batch, and batches of one run: the quickest batch counts, because all that is not ours only adds.
 _BATCH: Final = 5_000
@@ -61,19 +71,73 @@ async def empty() -> None:
 async def measure(bench: Bench) -> list[Row]:
     """Rows P11."""
     guards = Guards()
-    bare, guarded = [], []
-    for _ in range(bench.runs):
-        bare.append(await _microseconds(bench, empty))
-        guarded.append(await _microseconds(bench, guards.call))
+    bare, guarded, asked, routed = [], [], [], []
+    async with _fleet() as fleet:
+        router, speaker = fleet.directory["main"], _AtOnce()
+        for _ in range(bench.runs):
+            bare.append(await _microseconds(bench, empty))
+            guarded.append(await _microseconds(bench, guards.call))
+            asked.append(await _microseconds(bench, partial(speaker.ask, _PROMPT, _forget)))
+            routed.append(await _microseconds(bench, partial(router.ask, _PROMPT, _forget)))
     return [
-        Row(
-            number="P11",
-            what="breaker, rates, retry budget, balance",
-            ours=Side("a call with all of them", Unit.MICROSECONDS, tuple(guarded)),
-            other=Side("an empty async call", Unit.MICROSECONDS, tuple(bare)),
-            target=Target(Judged.ADDED, 20, least=False),
-        )
+        _row("breaker, rates, retry budget, balance", "a call with all of them", guarded, "an empty async call", bare),
+        _row("the same, and all else that a router does", "asked by a router", routed, "asked at once", asked),
     ]
+
+
+def _row(what: str, ours: str, guarded: list[float], other: str, bare: list[float]) -> Row:
+    return Row(
+        number="P11",
+        what=what,
+        ours=Side(ours, Unit.MICROSECONDS, tuple(guarded)),
+        other=Side(other, Unit.MICROSECONDS, tuple(bare)),
+        target=Target(Judged.ADDED, 20, least=False),
+    )
+
+
+class _AtOnce:
+    """A Speaker that answers at once."""
+
+    async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
+        return _ANSWER
+
+    async def health(self) -> None:
+        """Well."""
+
+    async def models(self) -> tuple[str, ...]:
+        return ()
+
+
+class _Clock:
+    """Wall time."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+
+@asynccontextmanager
+async def _fleet() -> AsyncIterator[Fleet]:
+    """One endpoint with rates."""
+    endpoint = EndpointSettings(name="main", url="http://127.0.0.1:1", requests_per_minute=1e9, tokens_per_minute=1e12)
+    fleet = Fleet(
+        OrchestratorSettings(endpoints=(endpoint,)),
+        _opened,
+        clock=_Clock(),
+        observer=Quiet(),
+        chance=random.random,
+        new_id=str,
+    )
+    async with fleet.open():
+        yield fleet
+
+
+@asynccontextmanager
+async def _opened(settings: EndpointSettings, address: str | None) -> AsyncIterator[Connected]:  # noqa: ARG001  an Opener
+    yield Connected(_AtOnce(), lambda _: None)
+
+
+async def _forget(text: str) -> None:
+    """Nobody reads it."""
 
 
 async def _microseconds(bench: Bench, call: Call) -> float:

@@ -193,3 +193,18 @@ def _way(ways: list[tuple[Slots, ...]], job: list[int], task: TaskPlan) -> tuple
 
 def _task_run(name: str) -> TaskRun:
     return TaskRun(plan=TaskPlan(id=name, description="", kind="k"), index=0, unmet=0)
+
+
+def test_who_was_called_passes_those_who_stand_before_the_bulkhead() -> None:
+    """They wait for what was given to it."""
+    pool, fence = Slots(10), Slots(1, is_pool=False)
+    standing = Standing(lambda _: (fence, pool), [(fence, pool)], Priority.MEDIUM, lambda: None)
+    first, second, called = (_task_run(name) for name in ("1", "2", "3"))
+    assert standing.choose([first, second]) == [first]
+    standing.let_by(called.plan)
+    assert standing.choose([called, second]) == [called]
+    assert (fence.free, pool.free) == (0, 8)
+    standing.give_back("3")
+    assert (fence.free, pool.free) == (0, 9)
+    standing.give_back("1")
+    assert standing.choose([second]) == [second]

@@ -467,3 +467,28 @@ async def test_a_cancelled_job_leaves_the_queues_in_which_its_tasks_wait() -> No
         history = await engine.end(job_id)
     assert isinstance(history[-1].event, JobCancelled)
     assert queue.waiting == []
+
+
+async def test_jobs_that_only_wait_lend_their_places() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine(max_running_jobs=2) as engine:
+        parked = [await engine.submit(task("a")) for _ in range(5)]
+        await anyio.sleep(1)
+        assert len(queue.waiting) == 5
+        other = await engine.run(task("b"))
+        assert times(other, AttemptSucceeded) == [1.0]
+        for place in tuple(queue.waiting):
+            place.come()
+        for job_id in parked:
+            assert times(await engine.end(job_id), AttemptSucceeded) == [1.0]
+
+
+async def test_no_more_jobs_wait_beside_the_running_ones_than_may() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine(max_running_jobs=2, max_waiting_jobs=3) as engine:
+        for _ in range(10):
+            await engine.submit(task("a"))
+        await anyio.sleep(1)
+        assert len(queue.waiting) == 5

@@ -74,7 +74,13 @@ class Behind:
         if self.error is not None:
             # One object for all calls would gather their tracebacks.
             error = self.error
-            raise AttemptError(error.reason, error.message, retryable=error.retryable, retry_after=error.retry_after)
+            raise AttemptError(
+                error.reason,
+                error.message,
+                retryable=error.retryable,
+                retry_after=error.retry_after,
+                usage=error.usage,
+            )
         usage = Usage(calls=1, total_tokens=self.tokens)
         return Answer(text="", model=prompt.model or "", endpoint=self.name, usage=usage)
 
@@ -180,6 +186,10 @@ class Stage:
         with pytest.raises(AttemptPutOff) as caught:
             await self.ask(model, **how)
         return caught.value
+
+    async def fail_or_wait(self) -> None:
+        with contextlib.suppress(AttemptError):
+            await self.ask()
 
     async def put_off_or_ask(self) -> None:
         with contextlib.suppress(AttemptPutOff):

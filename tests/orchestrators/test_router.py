@@ -12,9 +12,10 @@ import anyio.lowlevel
 import pytest
 import trio.testing
 
-from runner.core.breaker import BreakerState
+from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, Turn
-from runner.core.events import WaitReason
+from runner.core.events import Usage, WaitReason
+from runner.core.secret import Secret
 from tests.orchestrators.hostile import Pieces
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 
@@ -228,6 +229,70 @@ async def turn_of(error: AttemptPutOff) -> float:
     return anyio.current_time()
 
 
+# ------------------------------------------------------------------------------------------------------ bad news
+
+
+async def test_who_waits_hears_of_it_when_the_breaker_has_opened_again() -> None:
+    """The time that a watcher was told is over; the next one is told, and nobody is called in vain."""
+    async with Stage().open(looked_after=True) as stage:
+        await stage.fail()
+        stage.main.error = BROKEN
+        probe = await stage.put_off(request="probe/task")
+        waits = await stage.put_off(request="waits/task")
+        calls = stage.main.calls
+        async with anyio.create_task_group() as group:
+            group.start_soon(_probe_in_vain, stage, probe)
+            assert await turn_of(waits) < 20
+        again = await stage.put_off(request="waits/task")
+        assert again.until > waits.until + 20 * SECOND
+        assert stage.main.calls <= calls + 3
+
+
+async def _probe_in_vain(stage: Stage, error: AttemptPutOff) -> None:
+    await turn_of(error)
+    for _ in range(3):
+        with pytest.raises(AttemptError):
+            await stage.ask(request="probe/task")
+
+
+async def test_a_call_that_met_the_refusal_of_the_key_waits_for_another_key() -> None:
+    async with Stage().open() as stage:
+        stage.main.error = AttemptError("UNAUTHORIZED", "no", retryable=False, usage=Usage(calls=1))
+        error = await stage.put_off(request="job/task")
+        assert (error.wait_reason, error.usage) == (WaitReason.OUT_OF_SERVICE, Usage(calls=1))
+        stage.main.error = None
+        called = anyio.Event()
+        assert error.turn is not None
+        error.turn.call(called.set)
+        stage.fleet.directory.endpoint("main").take_key(Secret("other"), anyio.current_time())
+        with anyio.fail_after(1):
+            await called.wait()
+        await stage.ask(request="job/task")
+
+
+async def test_a_refused_key_is_told_where_breakers_only_count() -> None:
+    async with Stage().open() as stage:
+        stage.fleet.force("main", ("m",), BreakerState.METRICS_ONLY)
+        stage.main.error = AttemptError("UNAUTHORIZED", "no", retryable=False)
+        with pytest.raises(AttemptError) as caught:
+            await stage.ask()
+        assert not isinstance(caught.value, AttemptPutOff)
+
+
+async def test_after_a_pause_that_the_endpoint_asked_for_calls_come_a_few_at_a_time() -> None:
+    async with Stage(one(max_connections=30, warm_up_seconds=10), breaker=BreakerPolicy()).open() as stage:
+        stage.main.error = AttemptError("HTTP_STATUS", "429", retryable=True, retry_after=5.0)
+        with pytest.raises(AttemptError):
+            await stage.ask()
+        await anyio.sleep(5.01)
+        stage.main.seconds = 1
+        calls = stage.main.calls
+        async with anyio.create_task_group() as group:
+            for _ in range(30):
+                group.start_soon(stage.fail_or_wait)
+        assert stage.main.calls == calls + 3
+
+
 # ---------------------------------------------------------------------------------------------------------- hedging
 
 
@@ -287,3 +352,17 @@ async def test_a_cancelled_race_frees_everything() -> None:
         with anyio.move_on_after(5):
             await stage.ask()
         assert all(view.calls == 0 for view in stage.fleet.endpoints())
+
+
+async def test_a_place_that_a_call_leaves_is_taken_at_once_by_an_attempt_that_stands_by() -> None:
+    """More of them where calls are short: a commit lies between two attempts, and a place is empty meanwhile."""
+    async with Stage(one(max_connections=20)).open() as stage:
+        router = stage.fleet.directory["main"]
+        assert router.bulkhead is not None
+        assert router.bulkhead.places == 20
+        for seconds, places in ((10.0, 21), (0.3, 24), (0.001, 40)):
+            stage.main.seconds = seconds
+            for _ in range(600):
+                with anyio.move_on_after(seconds + 1):
+                    await stage.ask()
+            assert router.bulkhead.places == places
