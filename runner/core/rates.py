@@ -66,10 +66,10 @@ class RateLimit:
     def wait(self, now: float) -> Wait | None:
         """What would hold a call up now, if anything."""
         until, bound = self._paused_until, RateBound.RETRY_AFTER
-        if self._requests and self._requests.free_at > until:
-            until, bound = self._requests.free_at, RateBound.REQUESTS
-        if self._tokens and self._tokens.free_at > until:
-            until, bound = self._tokens.free_at, RateBound.TOKENS
+        if self._requests and (free_at := self._requests.free_at) > until:
+            until, bound = free_at, RateBound.REQUESTS
+        if self._tokens and (free_at := self._tokens.free_at) > until:
+            until, bound = free_at, RateBound.TOKENS
         return Wait(until, bound) if until > now else None
 
     def correct(self, taken: Taken, tokens_used: float, now: float) -> None:
@@ -103,7 +103,8 @@ class _Flow:
         return self._paid_at - self._allowance
 
     def take(self, amount: float, now: float) -> None:
-        self._paid_at = max(self._paid_at, now) + amount * self._cost
+        since = max(now, self._paid_at)
+        self._paid_at = since + amount * self._cost
 
     def owed(self, now: float) -> float:
         return max(0.0, self._paid_at - now) / self._cost

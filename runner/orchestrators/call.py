@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
 from runner.core.breaker import CallOutcome, Permit
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.rates import Taken
@@ -66,7 +64,7 @@ class Call:
             tokens = answer.usage.total_tokens or None
             return answer
         finally:
-            now = anyio.current_time()
+            now = self.endpoint.time()
             if outcome is None and self._out_of_time(now):
                 outcome = CallOutcome.FAILED
             self.endpoint.ended(
@@ -82,11 +80,11 @@ class Call:
         """It is not made. Harmless if it was."""
         if not self._over:
             self._over = True
-            self.endpoint.ended(self, None, seconds=0.0, now=anyio.current_time(), tokens=0, retry_after=None)
+            self.endpoint.ended(self, None, seconds=0.0, now=self.endpoint.time(), tokens=0, retry_after=None)
 
     async def _hear(self, text: str) -> None:
         if self._first_text is None:
-            self._first_text = anyio.current_time()
+            self._first_text = self.endpoint.time()
         await self._on_text(text)
 
     def _seconds(self, now: float) -> float:

@@ -77,6 +77,7 @@ class Endpoint:
         #: It gets no new calls.
         self.draining = False
         self.health = EndpointHealth.UNKNOWN
+        self.time = surroundings.time
         #: Calls under way.
         self.calls = 0
         self._latency = Latency()
@@ -240,10 +241,13 @@ class Endpoint:
         )
 
     def _capacity(self, now: float) -> int:
-        return max(1, int(self.settings.max_connections * self._warmth(now)))
+        share = self._warmth(now)
+        return self.settings.max_connections if share == 1.0 else max(1, int(self.settings.max_connections * share))
 
     def _warmth(self, now: float) -> float:
-        return warmth(now - self._back_at, self.settings.warm_up_seconds)
+        # While a pause lasts, it has not come back yet.
+        since = max(0.0, now - self._back_at)
+        return 1.0 if since >= self.settings.warm_up_seconds else warmth(since, self.settings.warm_up_seconds)
 
     # ------------------------------------------------------------------------------------------------- health
 

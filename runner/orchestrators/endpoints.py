@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,7 +43,8 @@ async def open_orchestrators(
     Connects to none of them unless it is `looked_after`: then they are checked in the background. `chance` gives
     numbers in [0, 1). Needs asyncio.
     """
-    fleet = Fleet(settings, _opened, clock=clock, observer=observer, chance=chance, new_id=new_id)
+    time = asyncio.get_running_loop().time
+    fleet = Fleet(settings, _opened, clock=clock, observer=observer, chance=chance, new_id=new_id, time=time)
     async with fleet.open(), AsyncExitStack() as stack:
         if looked_after:
             background = await stack.enter_async_context(anyio.create_task_group())

@@ -58,13 +58,20 @@ class Fleet:
         observer: Observer,
         chance: Callable[[], float],
         new_id: Callable[[], str],
+        time: Callable[[], float] = anyio.current_time,
     ) -> None:
         self.settings = settings
         self._opener = opener
         self._clock = clock
         self._new_id = new_id
         surroundings = Surroundings(
-            settings=settings, clock=clock, observer=observer, chance=chance, stir=self.stir, changed=self._tell
+            settings=settings,
+            clock=clock,
+            time=time,
+            observer=observer,
+            chance=chance,
+            stir=self.stir,
+            changed=self._tell,
         )
         self._with = surroundings
         self.directory = Directory(settings, surroundings)

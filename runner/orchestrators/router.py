@@ -98,7 +98,7 @@ class Router:
         operator has to act; RATE_LIMITED where there is no room, or rates or the retry budget hold it up.
         Raises AttemptError: UNKNOWN_MODEL if no endpoint serves the model; else as the endpoint's protocol does.
         """
-        now = anyio.current_time()
+        now = self._with.time()
         ends_at = now + prompt.timeout
         call = await self._admitted(prompt, ends_at, now)
         failed: list[Endpoint] = []

@@ -15,6 +15,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: OrchestratorSettings
     clock: Clock
+    #: Monotonic seconds, anyio's; what the event loop has at hand is quicker to ask.
+    time: Callable[[], float]
     observer: Observer
     #: Gives numbers in [0, 1).
     chance: Callable[[], float]

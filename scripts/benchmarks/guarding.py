@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -126,6 +127,7 @@ async def _fleet() -> AsyncIterator[Fleet]:
         observer=Quiet(),
         chance=random.random,
         new_id=str,
+        time=asyncio.get_running_loop().time,
     )
     async with fleet.open():
         yield fleet
