@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner.core.alt import decode
 from tests.cli.processes import CommandLine, first_line
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-SETTINGS = ("--settings", EXAMPLES / "settings.toml")
-#: How each ends; the others succeed.
-CODES = {"failing.alt": 3}
+_DIRECTORY = Path(__file__).parents[2] / "examples"
+EXAMPLES = sorted(_DIRECTORY.glob("*.alt*"))
+SETTINGS = ("--settings", _DIRECTORY / "settings.toml")
+#: The others succeed.
+FAILING = {"failing.alt"}
 #: What differs between two runs of the same job, by the words in the names of the fields.
 _OF_ONE_RUN = re.compile(
     r"time|duration|_ms$|_at$|started|ended|^until$|^id$|(execution|job|runner|trace|span|artifact)_id|checksum"
@@ -25,31 +26,51 @@ _OF_ONE_RUN = re.compile(
 _CHANCE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\d[\d.]* m?s\b|127\.0\.0\.1:\d+")
 
 
+Records = dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A daemon that may do all that the examples want."""
-    command = CommandLine(tmp_path_factory.mktemp("examples"))
+def here(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """The records of all examples run without a daemon, by the name of the file."""
+    command = CommandLine(tmp_path_factory.mktemp("here"))
+    done = command.process("run", *EXAMPLES, "--simulate", "--json", *SETTINGS)
+    assert done.code == 3
+    kept = [json.loads(Path(line["record"]).read_bytes()) for line in done.lines if "record" in line]
+    return _by_file(kept)
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Those of a daemon that may do all that the examples want."""
+    command = CommandLine(tmp_path_factory.mktemp("there"))
     with command.started("simulate-orchestrator", "--json") as orchestrator:
         url = first_line(orchestrator)["url"]
         flags = ("--json", "--grpc-port", "0", "--http-port", "0", "--log-level", "error", *SETTINGS)
         with command.started("serve", *flags, "--orchestrator", url) as daemon:
-            yield first_line(daemon)["grpc"]
+            address = first_line(daemon)["grpc"]
+            done = command("submit", *EXAMPLES, "--watch", "--json", "--server", address)
+            assert done.code == 3
+            jobs = {line["job"]["job_id"]: None for line in done.lines if "job" in line}
+            kept = [command("last", "show", job, "--json", "--server", address).json for job in jobs]
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(30) == 0
+    return _by_file(kept)
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.alt*")), ids=lambda path: path.name)
+def _by_file(records: list[Any]) -> Records:
+    """One record for each example."""
+    files = {decode(path.read_bytes()).plan.alt_id: path.name for path in EXAMPLES}
+    found = {files[record["alt_file_id"]]: record for record in records}
+    assert len(found) == len(records) == len(EXAMPLES)
+    return found
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_leaves_the_same_record_on_a_daemon_and_without_one(
-    path: Path, command: CommandLine, address: str
+    path: Path, here: Records, there: Records
 ) -> None:
-    here = command.process("run", path, "--simulate", "--json", *SETTINGS)
-    there = command("submit", path, "--watch", "--json", "--server", address)
-    assert here.code == there.code == CODES.get(path.name, 0)
-    [kept] = [line for line in here.lines if "record" in line]
-    ours = json.loads(Path(kept["record"]).read_bytes())
-    [accepted] = [line["job"]["job_id"] for line in there.lines if "job" in line][:1]
-    theirs = command("last", "show", accepted, "--json", "--server", address).json
-    assert lines_of(ours) == lines_of(theirs)
+    assert lines_of(here[path.name]) == lines_of(there[path.name])
+    assert (here[path.name]["status"] == "success") == (path.name not in FAILING)
 
 
 def lines_of(record: Any) -> list[str]:

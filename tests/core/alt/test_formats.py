@@ -291,9 +291,9 @@ BOMB = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
 )
 def test_a_hostile_descriptor_is_refused_in_bounded_time_and_memory(data: bytes, reason: str) -> None:
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     found = reasons(data)
-    took, (_, peak) = time.monotonic() - started, tracemalloc.get_traced_memory()
+    took, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert reason in found
     assert took < 10
