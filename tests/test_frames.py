@@ -182,7 +182,7 @@ def test_no_kind_of_event_is_left_out() -> None:
 
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
 def test_an_event_comes_back_as_it_was(kind: type[Event]) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(EVENTS[kind], st.integers(1, 2**62), instants)
     def comes_back(event: Event, sequence: int, time: int) -> None:
         recorded = Recorded(sequence, time, event)
@@ -191,7 +191,7 @@ def test_an_event_comes_back_as_it_was(kind: type[Event]) -> None:
     comes_back()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(histories())
 def test_a_frame_knows_its_bounds_and_whether_the_job_ended(history: list[Recorded]) -> None:
     frame = frames.encode(history)
@@ -200,7 +200,7 @@ def test_a_frame_knows_its_bounds_and_whether_the_job_ended(history: list[Record
     assert frames.decode([frame]) == history
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(histories(), st.lists(st.integers(0, 11)))
 def test_joined_frames_are_the_bytes_of_one(history: list[Recorded], places: list[int]) -> None:
     parts = [frames.encode(part) for part in cut(history, places)]
@@ -208,7 +208,7 @@ def test_joined_frames_are_the_bytes_of_one(history: list[Recorded], places: lis
     assert frames.decode(parts) == history
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(histories(), st.integers(-2, 11))
 def test_a_trimmed_frame_is_the_slice_of_its_events(history: list[Recorded], place: int) -> None:
     after = history[0].sequence + min(place, len(history) - 2)

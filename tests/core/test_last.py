@@ -350,7 +350,7 @@ def ended_jobs(draw: st.DrawFn) -> tuple[Plan, JobRun]:
 
 
 @given(ended_jobs())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_every_ended_job_has_a_sound_record_that_reads_back_as_it_was(job: tuple[Plan, JobRun]) -> None:
     plan, run = job
     record = record_of(plan, run)
@@ -489,7 +489,7 @@ class OldReader(msgspec.Struct, kw_only=True):
 
 
 @given(ended_jobs())
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_the_runner_service_s_reader_can_read_ours(job: tuple[Plan, JobRun]) -> None:
     data = seal(record_of(*job))
     read = msgspec.json.decode(data, type=OldReader)

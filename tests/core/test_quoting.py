@@ -18,7 +18,7 @@ def nothing(name: str) -> Any:
     raise KeyError(name)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(VALUES)
 def test_what_is_quoted_holds_no_reference_and_comes_back_as_it_was(value: Any) -> None:
     held = quoted(value)

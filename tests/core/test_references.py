@@ -218,7 +218,7 @@ def test_required_inputs_are_those_of_all_tasks() -> None:
     assert required_inputs(plan) == {"one", "two"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=66, deadline=None)
 @given(st.text("${}\"'`\\.tasksoutputinputsjobid[]|@ ab", max_size=40))
 def test_any_text_is_split_without_loss_or_error(text: str) -> None:
     pieces = parse(text)
@@ -231,7 +231,7 @@ def test_any_text_is_split_without_loss_or_error(text: str) -> None:
         assert resolve(text, SCOPE) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_a_text_escaped_by_doubling_the_dollar_comes_back(text: str) -> None:
     if not text.endswith("$") and "$$" not in text and "$${" not in text:
@@ -244,7 +244,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(JSON_VALUES)
 def test_values_without_references_stay_as_they_are(value: Any) -> None:
     assert resolve(value, SCOPE) == value

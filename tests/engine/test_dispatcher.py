@@ -211,7 +211,7 @@ async def test_one_job_that_cannot_be_driven_hurts_no_other() -> None:
 moves = st.lists(st.tuples(st.sampled_from(("take", "give", "leave", "resize")), st.integers(0, 3)), max_size=60)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.integers(1, 4), moves)
 def test_slots_are_neither_lost_nor_made_whatever_is_done_with_them(total: int, steps: list[tuple[str, int]]) -> None:
     slots = Slots(total)

@@ -396,7 +396,7 @@ class _CutConnection(Connection):
         yield _CutAnswer(self._form, self._pieces)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     form=st.sampled_from(FORMS),
     text=st.text(),

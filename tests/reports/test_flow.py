@@ -378,7 +378,7 @@ ids = st.sampled_from(["a", "a/b", "a[0]/b", "a/b/c", "b", "a/b[1]/a"])
 
 
 @given(st.dictionaries(ids, st.tuples(ids, st.sampled_from(["if", "round", "", None]), st.none() | st.integers(0, 2))))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_whatever_a_file_says_of_bodies_every_task_is_somewhere(
     few: LastRecord, told: dict[str, tuple[str, str | None, int | None]]
 ) -> None:

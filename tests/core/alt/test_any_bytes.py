@@ -48,14 +48,14 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 2**32))
 def test_a_hostile_input_breaks_no_promise(seed: int, number: int) -> None:
     """A few hundred of the inputs of `scripts/fuzz`, which tries them by the million."""
     check(case(seed, number))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.binary(max_size=200), content_type=st.sampled_from(CONTENT_TYPES))
 @example(data=b"\xde\x00\x01\x01", content_type="")
 @example(data=b"%YAML 9.9\n---\n", content_type="")
@@ -63,13 +63,13 @@ def test_any_bytes_become_a_plan_or_findings(data: bytes, content_type: str) -> 
     check(Case(data, content_type))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(text=st.text("{}[]\"':,-&*!#|> \n\tab01.=\\u$", max_size=60), content_type=st.sampled_from(CONTENT_TYPES))
 def test_any_punctuation_becomes_a_plan_or_findings(text: str, content_type: str) -> None:
     check(Case(text.encode(), content_type))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(fields=st.dictionaries(st.sampled_from(sorted(tasks_file() | segments_file())), ANYTHING), inner=ANYTHING)
 def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any) -> None:
     for base in (tasks_file, segments_file):
@@ -80,7 +80,7 @@ def test_any_values_become_a_plan_or_findings(fields: dict[str, Any], inner: Any
             check(Case(text, "application/yaml"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_a_damaged_descriptor_becomes_a_plan_or_findings(data: st.DataObject) -> None:
     raw = tasks_file(task("a"), task("b", "a", parameters={"prompt": "${tasks.a.output.x}"}))
@@ -117,7 +117,7 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value if item is not None] if isinstance(value, list) else value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(raw=descriptors())
 def test_a_sound_descriptor_is_the_same_plan_in_json_yaml_and_msgpack(raw: dict[str, Any]) -> None:
     decoded = decode(as_json(raw))
@@ -127,7 +127,7 @@ def test_a_sound_descriptor_is_the_same_plan_in_json_yaml_and_msgpack(raw: dict[
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(decoded.plan), type=type(decoded.plan)) == decoded.plan
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(raw=descriptors().map(without_nulls))
 def test_a_sound_descriptor_is_the_same_plan_in_toml(raw: dict[str, Any]) -> None:
     raw = json.loads(json.dumps(raw), parse_int=lambda digits: int(digits) if len(digits) < 18 else 0)

@@ -29,7 +29,7 @@ def sound(random: Any) -> tuple[dict[str, Any], Plan] | None:
         return None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(RANDOM)
 def test_a_sound_file_is_the_same_plan_in_every_format_and_survives_being_stored(random: Any) -> None:
     made = sound(random)
@@ -41,7 +41,7 @@ def test_a_sound_file_is_the_same_plan_in_every_format_and_survives_being_stored
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(plan), type=Plan) == plan
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(RANDOM)
 def test_every_segment_is_in_the_plan_once_in_the_body_that_names_it(random: Any) -> None:
     made = sound(random)
@@ -60,7 +60,7 @@ def test_every_segment_is_in_the_plan_once_in_the_body_that_names_it(random: Any
         assert [task.id for task in function.body] == written["body"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(RANDOM)
 def test_dependencies_stay_within_a_body_and_make_no_ring(random: Any) -> None:
     raw = tangle(random)
@@ -82,7 +82,7 @@ def test_dependencies_stay_within_a_body_and_make_no_ring(random: Any) -> None:
         waiting += [inner for task in body for inner in bodies(task.control)]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RANDOM, st.integers(1, 4), st.booleans())
 def test_a_damaged_file_becomes_a_plan_or_findings(random: Any, times: int, tangled: bool) -> None:
     raw = tangle(random) if tangled else flow(random)

@@ -43,7 +43,7 @@ def refused(raw: Any, to: Format) -> tuple[Finding, ...]:
     return caught.value.findings
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(raw=descriptors())
 def test_there_and_back_is_the_same_plan_and_the_same_file(raw: dict[str, Any]) -> None:
     plain = convert(as_json(raw), Format.JSON).content
@@ -54,7 +54,7 @@ def test_there_and_back_is_the_same_plan_and_the_same_file(raw: dict[str, Any]) 
         assert repr(back.decoded.plan) == repr(decode(plain).plan)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(raw=descriptors().map(without_nulls))
 def test_there_and_back_through_toml_is_the_same_file(raw: dict[str, Any]) -> None:
     raw = json.loads(json.dumps(raw), parse_int=lambda digits: int(digits) if len(digits) < 18 else 0)

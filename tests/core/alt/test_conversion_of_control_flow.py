@@ -36,7 +36,7 @@ def test_the_example_is_the_same_plan_and_the_same_file_in_every_format(to: Form
     assert convert(there.content, Format.JSON, content_type=to).content == plain
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(random=st.randoms(use_true_random=False), to=st.sampled_from(Format))
 def test_any_control_flow_is_the_same_in_every_format(random: Any, to: Format) -> None:
     data = as_json(flow(random))

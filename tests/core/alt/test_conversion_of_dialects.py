@@ -83,7 +83,7 @@ def test_without_a_format_it_keeps_its_own(write: Any) -> None:
     assert there(converted.content, TASKS).format is converted.format
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(raw=descriptors())
 def test_there_and_back_is_the_same_job_where_nothing_is_lost(raw: dict[str, Any]) -> None:
     back = there(there(raw, SEGMENTS).content, TASKS).content
@@ -290,7 +290,7 @@ def test_a_wrong_descriptor_is_refused_as_ever() -> None:
     assert [finding.reason for finding in refused(tasks_file(mode="choas"), SEGMENTS)] == ["UNKNOWN_MODE"]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 2**32))
 def test_a_hostile_input_is_converted_or_refused_for_a_reason(seed: int, number: int) -> None:
     hostile = case(seed, number)

@@ -130,7 +130,7 @@ def bare(plan: Plan) -> Plan:
 
 
 @pytest.mark.parametrize("dialect", DialectName)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_plan_that_a_dialect_can_say_decodes_to_itself(dialect: DialectName, data: st.DataObject) -> None:
     plan = data.draw(plans(dialect, beyond=False))
@@ -143,7 +143,7 @@ def test_a_plan_that_a_dialect_can_say_decodes_to_itself(dialect: DialectName, d
 
 
 @pytest.mark.parametrize("dialect", DialectName)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_what_is_told_to_be_lost_is_lost_and_nothing_else(dialect: DialectName, data: st.DataObject) -> None:
     plan = data.draw(plans(dialect, beyond=True))

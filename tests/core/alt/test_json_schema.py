@@ -175,7 +175,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
     return workflow_file(*nodes, edges=edges) | draw(changes(workflow.FILE))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(files())
 def test_what_the_decoder_accepts_is_valid(raw: dict[str, Any]) -> None:
     try:
@@ -186,7 +186,7 @@ def test_what_the_decoder_accepts_is_valid(raw: dict[str, Any]) -> None:
     Draft202012Validator(json_schema.schema_of(dialect)).validate(raw)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 2))
 def test_control_flow_that_the_decoder_accepts_is_valid(random: Any, times: int) -> None:
     raw = flow(random)

@@ -120,7 +120,7 @@ def test_what_is_wrong_with_the_file_itself(fields: dict[str, Any], expected: li
     assert reasons(workflow_file() | fields) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 8), data=st.data())
 def test_any_graph_without_cycles_becomes_its_plan_in_every_format(count: int, data: st.DataObject) -> None:
     pairs = [(source, target) for target in range(count) for source in range(target)]
