@@ -229,6 +229,7 @@ async def _serve(
                     ledger,
                     clock,
                     interval=settings.metrics.sample_seconds,
+                    fleet=fleet,
                     budgets=lambda: equipment.budgets,
                 )
             )

@@ -343,6 +343,10 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     max_calls: int = 0
     #: Tasks that wait for it.
     waiting: int = 0
+    #: Second calls that it got for one that took long elsewhere, since it is known.
+    hedges: int = 0
+    #: Repetitions, hedges among them, that its retry budget held back since it is known.
+    held_back: int = 0
     #: The models that it is known to serve; empty where that is not known.
     models: tuple[str, ...] = ()
     #: When it is forgotten unless it is heard of; None where it is not registered.
@@ -609,8 +613,8 @@ class Observer(Protocol):
     def attempt(self, job: JobSummary, task: TaskPlan, number: int, *, traceparent: str) -> AbstractContextManager[str]:
         """Spans one attempt; gives the trace context to pass on, or "". `traceparent` is the submitter's."""
 
-    def breaker(self, endpoint: str, model: str, state: str, previous: str) -> None:
-        """A circuit breaker changed its state."""
+    def breaker(self, endpoint: str, model: str, state: str, previous: str, *, reason: str = "") -> None:
+        """A circuit breaker changed its state. `reason`: why it is not closed, a sentence."""
 
     def ledger_commit(self, *, size: int, seconds: float) -> None:
         """A group commit carried `size` changes."""
@@ -633,7 +637,7 @@ class Quiet:
     def attempt(self, job: JobSummary, task: TaskPlan, number: int, *, traceparent: str) -> AbstractContextManager[str]:
         return nullcontext("")
 
-    def breaker(self, endpoint: str, model: str, state: str, previous: str) -> None: ...
+    def breaker(self, endpoint: str, model: str, state: str, previous: str, *, reason: str = "") -> None: ...
 
     def ledger_commit(self, *, size: int, seconds: float) -> None: ...
 

@@ -140,7 +140,7 @@ class Breakers:
             return
         if state is BreakerState.CLOSED and previous is BreakerState.HALF_OPEN:
             self._recovered(now)
-        self._with.observer.breaker(self._endpoint, guard.model, state.value, previous.value)
+        self._with.observer.breaker(self._endpoint, guard.model, state.value, previous.value, reason=guard.why)
         if state is BreakerState.FORCED_OPEN:
             self._with.observer.notice("breaker_forced_open", endpoint=self._endpoint, model=guard.model)
         self._with.changed()

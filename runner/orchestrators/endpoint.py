@@ -80,6 +80,10 @@ class Endpoint:
         self.time = surroundings.time
         #: Calls under way.
         self.calls = 0
+        #: Calls that were made beside one that took long elsewhere.
+        self.hedges = 0
+        #: Repetitions that the retry budget did not allow at once.
+        self._repetitions_refused = 0
         self._latency = Latency()
         self._take_key = take_key
         self._with = surroundings
@@ -229,6 +233,7 @@ class Endpoint:
     def _held_back(self, prompt: Prompt, now: float) -> Refusal | None:
         if not prompt.retry or self._repetitions.permits(now):
             return None
+        self._repetitions_refused += 1
         return Refusal(
             reason=WaitReason.RATE_LIMITED,
             until=self._repetitions.again_at(now),
@@ -293,6 +298,8 @@ class Endpoint:
             calls=self.calls,
             max_calls=self.settings.max_connections,
             waiting=waiting,
+            hedges=self.hedges,
+            held_back=self._repetitions_refused,
             models=self.catalogue.models,
             lease_until=None if self.lease is None else self.lease.until,
         )

@@ -136,7 +136,11 @@ class Router:
         if after is None:
             return await first.make(on_text)
         second = partial(self._elsewhere, prompt, [*failed, first.endpoint], ends_at)
-        return await hedged(calls, second, after, on_text)
+        try:
+            return await hedged(calls, second, after, on_text)
+        finally:
+            for other in calls[1:]:
+                other.endpoint.hedges += 1
 
     async def health(self) -> None:
         """Raises AttemptError: if none of its endpoints answers its health check."""

@@ -25,6 +25,7 @@ from runner.core.breaker import BreakerState
 from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState, Usage
 from runner.core.job import JobSummary, Share
 from runner.core.plan import Instant
+from runner.ports import BreakerView, EndpointHealth, EndpointView
 from runner.telemetry.masking import Masking
 from runner.telemetry.settings import MetricsSettings
 from runner.telemetry.timeline import AttemptStretch, RunStretch, Stretch, TaskStretch
@@ -83,7 +84,7 @@ class Metrics:
         self.registry: Final = CollectorRegistry(auto_describe=True)
         label = partial(Label, settings.max_label_values, masking or Masking())
         self._queue, self._handler = label(), label()
-        self._endpoint, self._model, self._notice = label(), label(), label()
+        self._group, self._endpoint, self._model, self._notice = label(), label(), label(), label()
         #: Of the settings, so there are as many as somebody wrote.
         self._budget = Label(sys.maxsize, masking or Masking())
         #: The values of each label of jobs by which usage is counted.
@@ -94,6 +95,8 @@ class Metrics:
         build.info({"version": __version__, "python": platform.python_version()})
         self._declare_jobs()
         self._declare_attempts()
+        self._declare_models()
+        self._declare_endpoints()
         self._declare_ledger()
         self._declare_daemon()
 
@@ -149,6 +152,24 @@ class Metrics:
                 registry=registry,
             )
         )
+
+    def _declare_models(self) -> None:
+        registry = self.registry
+        self._model_attempts = Series(
+            Histogram(
+                "alt_runner_model_attempt_duration_seconds",
+                "Duration of attempts at an AI endpoint, without those that were parked.",
+                ["endpoint", "outcome"],
+                buckets=_WORK_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._parked = Counter(
+            "alt_runner_attempts_parked",
+            "Attempts that could not begin their call: breaker_open, rate_limited, out_of_service, ….",
+            ["endpoint", "reason"],
+            registry=registry,
+        )
         self._calls = Counter("alt_runner_model_calls", "Calls to AI models.", ["endpoint", "model"], registry=registry)
         self._tokens = Counter(
             "alt_runner_model_tokens",
@@ -180,6 +201,9 @@ class Metrics:
             ["budget", "kind"],
             registry=registry,
         )
+
+    def _declare_endpoints(self) -> None:
+        registry = self.registry
         self._breaker = Gauge(
             "alt_runner_breaker_state",
             "1 for the state the circuit breaker is in.",
@@ -192,6 +216,22 @@ class Metrics:
             ["endpoint", "model", "state"],
             registry=registry,
         )
+        gauge = partial(Gauge, labelnames=["group", "endpoint"], registry=registry)
+        self._endpoints = {
+            "unhealthy": gauge("alt_runner_endpoint_unhealthy", "1 if its health checks fail."),
+            "draining": gauge("alt_runner_endpoint_draining", "1 if it gets no new calls."),
+            "calls": gauge("alt_runner_endpoint_calls", "Calls under way."),
+            "max_calls": gauge("alt_runner_endpoint_max_calls", "Calls that may be under way."),
+            "waiting": gauge("alt_runner_endpoint_waiting_tasks", "Tasks that wait for it."),
+            "weight": gauge("alt_runner_endpoint_weight", "Its weight, less while it is warmed up."),
+        }
+        counter = partial(Counter, labelnames=["group", "endpoint"], registry=registry)
+        self._hedges = counter("alt_runner_endpoint_hedges", "Second calls for one that took long elsewhere.")
+        self._held_back = counter(
+            "alt_runner_endpoint_retries_held_back", "Repetitions, hedges among them, that its retry budget held back."
+        )
+        #: By endpoint, what its hedges and repetitions held back were the last time.
+        self._counted: dict[str, tuple[int, int]] = {}
 
     def _declare_ledger(self) -> None:
         self._commit_seconds = Histogram(
@@ -266,6 +306,11 @@ class Metrics:
         if stretch.fallback is not None:
             instead_of = self._endpoint(stretch.fallback.instead_of)
             self._fallbacks.labels(instead_of, stretch.fallback.kind.name.lower()).inc()
+        if stretch.wait is not None:
+            self._parked.labels(self._endpoint(stretch.endpoint), stretch.wait.name.lower()).inc()
+        elif stretch.endpoint and stretch.handler != JOB:
+            series = self._model_attempts[self._endpoint(stretch.endpoint), stretch.outcome]
+            series.observe(_seconds(stretch.began, stretch.ended))
 
     def _used(self, usage: Usage, stretch: AttemptStretch) -> None:
         """Count what an attempt consumed, whatever became of it."""
@@ -292,6 +337,40 @@ class Metrics:
         for known in BreakerState:
             self._breaker.labels(*labels, known.value).set(known == state)
         self._transitions.labels(*labels, state).inc()
+
+    def fleet(self, endpoints: Sequence[EndpointView], breakers: Sequence[BreakerView]) -> None:
+        """Set the gauges of endpoints and breakers to what there is; those that are no more have none."""
+        for gauge in (*self._endpoints.values(), self._breaker):
+            gauge.clear()
+        for view in endpoints:
+            self._endpoint_stands(view)
+        self._counted = {view.name: (view.hedges, view.held_back) for view in endpoints}
+        for breaker in breakers:
+            labels = (self._endpoint(breaker.endpoint), self._model(breaker.model))
+            for known in BreakerState:
+                # Of several that are told as `other`, one is enough.
+                series = self._breaker.labels(*labels, known.value)
+                if known is breaker.state:
+                    series.set(1)
+
+    def _endpoint_stands(self, view: EndpointView) -> None:
+        labels = (self._group(view.group), self._endpoint(view.name))
+        stands = {
+            "unhealthy": view.health is EndpointHealth.UNHEALTHY,
+            "draining": view.draining,
+            "calls": view.calls,
+            "max_calls": view.max_calls,
+            "waiting": view.waiting,
+            "weight": view.weight * view.warmth,
+        }
+        for name, value in stands.items():
+            # Added: several may be told as `other`.
+            self._endpoints[name].labels(*labels).inc(value)
+        hedges, held_back = self._counted.get(view.name, (0, 0))
+        # One that was registered anew counts from the beginning.
+        self._hedges.labels(*labels).inc(view.hedges - hedges if view.hedges >= hedges else view.hedges)
+        more = view.held_back - held_back if view.held_back >= held_back else view.held_back
+        self._held_back.labels(*labels).inc(more)
 
     def ledger_commit(self, *, size: int, seconds: float) -> None:
         self._commit_seconds.observe(seconds)

@@ -110,10 +110,11 @@ class Telemetry:
         with bound_contextvars(**ids):
             yield context
 
-    def breaker(self, endpoint: str, model: str, state: str, previous: str) -> None:
+    def breaker(self, endpoint: str, model: str, state: str, previous: str, *, reason: str = "") -> None:
         self.metrics.breaker(endpoint, model, state)
         level = logging.WARNING if "open" in state.lower() else logging.INFO
         fields = {"endpoint": endpoint, "model": model, "state": state, "previous": previous}
+        fields |= {"reason": reason} if reason else {}
         self.logs.write(level, "breaker_changed", fields)
 
     def ledger_commit(self, *, size: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What nobody tells and has to be looked at: the event loop's lag, the queues' depths, what is used of budgets."""
+"""What nobody tells and has to be looked at: the event loop's lag, AI endpoints, queues' depths, what budgets used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anyio
 
 from runner.core.budgets import LabelBudget
 from runner.core.errors import LedgerUnavailable
-from runner.ports import Clock, Ledger
+from runner.ports import Clock, Fleet, Ledger
 from runner.telemetry.metrics import Metrics
 
 
@@ -18,6 +18,7 @@ async def sample(
     clock: Clock,
     *,
     interval: float,
+    fleet: Fleet | None = None,
     budgets: Callable[[], Sequence[LabelBudget]] = tuple,
 ) -> None:
     """Measure every `interval` seconds until cancelled. A ledger that does not answer shows as `ledger_up` 0."""
@@ -25,6 +26,8 @@ async def sample(
         due = anyio.current_time() + interval
         await anyio.sleep_until(due)
         metrics.lag(anyio.current_time() - due)
+        if fleet is not None:
+            metrics.fleet(fleet.endpoints(), fleet.breakers())
         try:
             depths, oldest = await ledger.depths(), await ledger.oldest_queued()
             shares = [budget.share(clock.now()) for budget in budgets()]

@@ -32,6 +32,7 @@ from runner.core.events import (
     TaskState,
     TaskTimedOut,
     Usage,
+    WaitReason,
 )
 from runner.core.job import JobSummary
 from runner.core.lifecycle import JOB_TRANSITIONS, TASK_TRANSITIONS
@@ -87,6 +88,8 @@ class AttemptStretch(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     usage: Usage | None = None
     fallback: FallbackUsed | None = None
+    #: Why it was parked, if so.
+    wait: WaitReason | None = None
     #: Of the stretches of its run, in the order in which they ended, from 1.
     number: int = 0
 
@@ -280,5 +283,6 @@ def _attempt(found: _OpenRun, task: _OpenTask, event: TaskEvent, ended: Instant,
         model=getattr(event, "model", ""),
         usage=getattr(event, "usage", None),
         fallback=getattr(event, "fallback", None),
+        wait=event.reason if isinstance(event, AttemptParked) else None,
         number=found.next_number(),
     )

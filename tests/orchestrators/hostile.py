@@ -89,10 +89,13 @@ class BreakerEar(Quiet):
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str, str, str]] = []
+        #: Why, for each transition.
+        self.reasons: list[str] = []
         self.notices: list[str] = []
 
-    def breaker(self, endpoint: str, model: str, state: str, previous: str) -> None:
+    def breaker(self, endpoint: str, model: str, state: str, previous: str, *, reason: str = "") -> None:
         self.heard.append((endpoint, model, state, previous))
+        self.reasons.append(reason)
 
     def notice(self, event: str, **_: object) -> None:
         self.notices.append(event)

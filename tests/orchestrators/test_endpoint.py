@@ -60,6 +60,7 @@ async def test_transitions_are_told_to_the_observer_with_endpoint_and_model() ->
         ("main", "m", "half_open", "open"),
         ("main", "m", "closed", "half_open"),
     ]
+    assert stage.ear.reasons == ["2 of 2 calls failed", "2 of 2 calls failed", ""]
 
 
 async def test_a_sick_model_does_not_make_another_sick() -> None:
@@ -295,6 +296,8 @@ async def test_repetitions_are_few_beside_first_calls() -> None:
         error = await stage.put_off(retry=True)
         assert error.turn is None
         assert "orchestrator.retry_budget" in error.message
+        [view] = stage.fleet.endpoints()
+        assert view.held_back == 20 - made + 1
         stage.main.error = None
         await anyio.sleep(11)
         await stage.ask(retry=True)

@@ -313,6 +313,7 @@ async def test_a_call_that_takes_longer_than_most_is_made_again_elsewhere_and_th
         assert anyio.current_time() - began == 2
         assert stage.behind["a"].under_way == 0
         assert all(view.calls == 0 for view in stage.fleet.endpoints())
+        assert {view.name: view.hedges for view in stage.fleet.endpoints()} == {"a": 0, "b": 1}
 
 
 async def test_who_streams_first_goes_on_alone() -> None:

@@ -12,9 +12,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from runner import __version__
+from runner.core.breaker import BreakerState
 from runner.core.budgets import LabelBudget, Period
 from runner.core.errors import LedgerUnavailable
 from runner.core.events import (
+    AttemptParked,
     AttemptStarted,
     AttemptSucceeded,
     Failure,
@@ -26,9 +28,11 @@ from runner.core.events import (
     JobSucceeded,
     TaskFailed,
     Usage,
+    WaitReason,
 )
 from runner.core.job import JobSummary
 from runner.core.plan import Priority
+from runner.ports import BreakerView, EndpointHealth, EndpointSource, EndpointView
 from runner.telemetry.masking import Masking
 from runner.telemetry.metrics import OTHER, Label, Metrics
 from runner.telemetry.sampling import sample
@@ -238,3 +242,67 @@ async def test_what_is_used_of_budgets_is_shown_in_the_current_period_and_not_be
     assert told == {"limit": 100, "used": 7}
     ear.metrics.budgets([])
     assert ear.value("alt_runner_budget_tokens", budget="team=blue/ever", kind="used") is None
+
+
+def endpoint(name: str, **more: Any) -> EndpointView:
+    told: dict[str, Any] = {"group": "gpu", "url": "http://h", "protocol": "openai"}
+    told |= {"source": EndpointSource.REGISTERED, "health": EndpointHealth.HEALTHY}
+    return EndpointView(name=name, **(told | more))
+
+
+class FleetOf:
+    """A Fleet, as far as sampling asks it."""
+
+    def endpoints(self) -> list[EndpointView]:
+        return [endpoint("gpu-1", calls=3, max_calls=32, waiting=7, weight=2.0, warmth=0.5)]
+
+    def breakers(self) -> list[BreakerView]:
+        return [BreakerView(endpoint="gpu-1", model="m", state=BreakerState.CLOSED, since=0)]
+
+
+async def test_sampling_tells_how_each_endpoint_and_breaker_stands(ear: Make) -> None:
+    with anyio.CancelScope() as scope:
+        ledger: Any = Ledger(scope)
+        fleet: Any = FleetOf()
+        await sample(ear.metrics, ledger, Clock(), interval=0.001, fleet=fleet)
+    names = ("unhealthy", "draining", "calls", "max_calls", "waiting_tasks", "weight")
+    shown = [ear.value(f"alt_runner_endpoint_{name}", group="gpu", endpoint="gpu-1") for name in names]
+    assert shown == [0, 0, 3, 32, 7, 1]
+    assert ear.value("alt_runner_breaker_state", endpoint="gpu-1", model="m", state="closed") == 1
+
+
+def test_an_endpoint_that_is_no_more_leaves_no_alert_behind() -> None:
+    metrics = Metrics(MetricsSettings())
+    metrics.breaker("gpu-1", "m", "open")
+    metrics.fleet([endpoint("gpu-1", health=EndpointHealth.UNHEALTHY, hedges=2)], [])
+    metrics.fleet([], [])
+    told = metrics.exposition("")[0].decode()
+    assert "alt_runner_breaker_state{" not in told
+    assert "alt_runner_endpoint_unhealthy{" not in told
+    assert 'alt_runner_endpoint_hedges_total{endpoint="gpu-1",group="gpu"} 2.0' in told
+
+
+def test_what_endpoints_counted_goes_on_when_one_is_registered_anew(ear: Make) -> None:
+    for hedges, held_back in ((2, 1), (5, 1), (1, 0), (1, 4)):
+        ear.metrics.fleet([endpoint("gpu-1", hedges=hedges, held_back=held_back)], [])
+    labels = {"group": "gpu", "endpoint": "gpu-1"}
+    assert ear.value("alt_runner_endpoint_hedges_total", **labels) == 6
+    assert ear.value("alt_runner_endpoint_retries_held_back_total", **labels) == 5
+
+
+def test_endpoints_beyond_the_label_s_limit_are_summed_up(ear: Make) -> None:
+    ear.metrics.fleet([endpoint(f"gpu-{number}", calls=1) for number in range(5)], [])
+    assert ear.value("alt_runner_endpoint_calls", group="gpu", endpoint=OTHER) == 2
+
+
+def test_attempts_at_an_endpoint_are_measured_by_outcome_and_those_that_were_parked_by_reason(
+    ear: Make, summary: Make, history: Make
+) -> None:
+    start = AttemptStarted("ask", 1, "ai_prompt")
+    parked = AttemptParked("ask", attempt=1, reason=WaitReason.BREAKER_OPEN, until=0, endpoint="main")
+    failed = TaskFailed("ask", attempt=1, failure=Failure("HTTP_STATUS", "no"), endpoint="main", model="m")
+    ear.telemetry.committed(summary(), history(JobStarted("r", 1), start, parked, start, failed, first=2))
+    assert ear.value("alt_runner_attempts_parked_total", endpoint="main", reason="breaker_open") == 1
+    measured = "alt_runner_model_attempt_duration_seconds_count"
+    assert ear.value(measured, endpoint="main", outcome="failed") == 1
+    assert ear.value(measured, endpoint="main", outcome="parked") is None

@@ -125,10 +125,11 @@ def test_notices_get_a_level_by_how_they_sound_unless_told(ear: Make) -> None:
 
 
 def test_a_breaker_that_opens_is_a_warning_and_a_metric(ear: Make) -> None:
-    ear.telemetry.breaker("main", "small", "open", "closed")
+    ear.telemetry.breaker("main", "small", "open", "closed", reason="12 of 20 calls failed")
     ear.telemetry.breaker("main", "small", "half_open", "open")
     ear.telemetry.breaker("main", "small", "closed", "half_open")
     assert [line["level"] for line in ear.lines] == ["warning", "warning", "info"]
+    assert [line.get("reason") for line in ear.lines] == ["12 of 20 calls failed", None, None]
     labels = {"endpoint": "main", "model": "small"}
     assert ear.value("alt_runner_breaker_state", **labels, state="closed") == 1
     assert ear.value("alt_runner_breaker_state", **labels, state="open") == 0
