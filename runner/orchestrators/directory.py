@@ -73,6 +73,10 @@ class Directory(Mapping[str, Router]):
         except KeyError:
             raise EndpointNotFound(name) from None
 
+    def has(self, name: str) -> bool:
+        """Whether there is an endpoint of that name."""
+        return name in self._endpoints
+
     def holds(self, endpoint: Endpoint) -> bool:
         """Whether it is among them."""
         return self._endpoints.get(endpoint.name) is endpoint

@@ -5,6 +5,7 @@ What tasks ask is its `directory`; what happens by itself is in `upkeep`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
@@ -82,6 +83,8 @@ class Fleet:
         self._stacks: dict[Endpoint, AsyncExitStack] = {}
         #: Of registered endpoints, when their leases end, monotonic.
         self._lease_ends: dict[str, float] = {}
+        #: One registration at a time: two of one name would open two endpoints.
+        self._registering = anyio.Lock()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -149,6 +152,10 @@ class Fleet:
     # -------------------------------------------------------------------------------------------- registration
 
     async def register(self, registration: Registration, *, seconds: float | None) -> tuple[EndpointView, Lease]:
+        async with self._registering:
+            return await self._register(registration, seconds)
+
+    async def _register(self, registration: Registration, seconds: float | None) -> tuple[EndpointView, Lease]:
         template = self._template(registration)
         settings = _registered(registration, template)
         known = self._lease_ends.keys() & {registration.name}
@@ -178,6 +185,9 @@ class Fleet:
     async def expire(self, now: float) -> float | None:
         """Forget the endpoints whose leases have ended. Answers when the next one ends, if there is one."""
         for name in [name for name, ends in self._lease_ends.items() if ends <= now]:
+            # While another one was closed, it may have been renewed, or be gone.
+            if self._lease_ends.get(name, math.inf) > now:
+                continue
             self._with.observer.notice("endpoint_lease_ended", endpoint=name)
             await self.remove(self.directory.endpoint(name))
         return min(self._lease_ends.values(), default=None)
@@ -226,9 +236,12 @@ class Fleet:
     async def add(
         self, settings: EndpointSettings, *, origin: str, source: EndpointSource, address: str | None = None
     ) -> Endpoint:
-        """Open an endpoint and call it from now on."""
+        """Open an endpoint and call it from now on. Raises RegistrationRefused: if another one has its name."""
         stack = AsyncExitStack()
         connected = await stack.enter_async_context(self._opener(settings, address))
+        if self.directory.has(settings.name):
+            await stack.aclose()
+            raise RegistrationRefused(f"`{settings.name}` is the name of another endpoint; take another one")
         endpoint = Endpoint(
             connected.speaker, settings, self._with, origin=origin, source=source, take_key=connected.take_key
         )
@@ -247,7 +260,10 @@ class Fleet:
         """Close what endpoints hold open that were removed and have no calls under way any more."""
         known = set(self.directory.endpoints)
         for endpoint in [each for each in self._stacks if each not in known and not each.calls]:
-            await self._stacks.pop(endpoint).aclose()
+            # Somebody else may have closed it meanwhile.
+            stack = self._stacks.pop(endpoint, None)
+            if stack is not None:
+                await stack.aclose()
 
 
 def _registered(registration: Registration, template: EndpointSettings) -> EndpointSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -97,7 +97,7 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
         if parts.username or parts.password or parts.query:
             msg = f"`url` of orchestrator `{self.name}` must hold no credentials and no query; use `api_key`"
             raise ValueError(msg)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not _is_host(parts):
             msg = f"`url` of orchestrator `{self.name}` must be like http://host:port, it is `{parts.geturl()}`"
             raise ValueError(msg)
 
@@ -147,6 +147,14 @@ class OrchestratorSettings(Struct, frozen=True, kw_only=True):
             if endpoint.name in groups and endpoint.group != endpoint.name:
                 msg = f"`{endpoint.name}` is an orchestrator and the group of others; give it another `name`"
                 raise ValueError(msg)
+
+
+def _is_host(parts: SplitResult) -> bool:
+    """Whether host and port are such as can be looked up."""
+    try:
+        return bool(parts.hostname and parts.hostname.encode("idna")) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def without_certificates(settings: OrchestratorSettings) -> OrchestratorSettings:

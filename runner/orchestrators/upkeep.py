@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from runner.core.errors import AttemptError
+from runner.core.errors import AttemptError, InvalidSettings, RegistrationRefused
 from runner.orchestrators.endpoint import Endpoint
 from runner.orchestrators.fleet import Fleet
 from runner.orchestrators.settings import EndpointSettings
@@ -75,11 +75,9 @@ async def _look_after(fleet: Fleet, endpoint: Endpoint, chance: Callable[[], flo
         return
     ask_at = anyio.current_time()
     while fleet.directory.holds(endpoint):
-        error: AttemptError | None = None
-        try:
-            await endpoint.speaker.health()
-        except AttemptError as failed:
-            error = failed
+        error = await _asked(endpoint.speaker.health)
+        if not fleet.directory.holds(endpoint):
+            return
         endpoint.checked(error, anyio.current_time())
         if error is None and not endpoint.catalogue.complete and anyio.current_time() >= ask_at:
             ask_at = anyio.current_time() + await _learn(fleet, endpoint)
@@ -91,12 +89,26 @@ async def _look_after(fleet: Fleet, endpoint: Endpoint, chance: Callable[[], flo
 
 async def _learn(fleet: Fleet, endpoint: Endpoint) -> float:
     """Ask for its models. Answers after how many seconds to ask again."""
+    learned: list[tuple[str, ...]] = []
+
+    async def ask() -> None:
+        learned.append(await endpoint.speaker.models())
+
+    await _asked(ask)
+    for models in learned:
+        fleet.directory.learn(endpoint, models)
+    return _CATALOGUE_SECONDS if learned else _CATALOGUE_AGAIN_SECONDS
+
+
+async def _asked(ask: Callable[[], Awaitable[None]]) -> AttemptError | None:
+    """Why an endpoint did not answer what upkeep asks, if it did not."""
     try:
-        models = await endpoint.speaker.models()
-    except AttemptError:
-        return _CATALOGUE_AGAIN_SECONDS
-    fleet.directory.learn(endpoint, models)
-    return _CATALOGUE_SECONDS
+        await ask()
+    except AttemptError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  one endpoint that cannot be asked must not take the daemon with it
+        return AttemptError("CONNECTION_FAILED", f"{type(error).__name__}: {error}", retryable=True)
+    return None
 
 
 async def _follow_name(fleet: Fleet, configured: EndpointSettings, observer: Observer, resolve: Resolve) -> None:
@@ -106,7 +118,8 @@ async def _follow_name(fleet: Fleet, configured: EndpointSettings, observer: Obs
     while True:
         try:
             addresses = await resolve(configured.host, configured.port)
-        except OSError as error:
+        # ValueError: of the name, as UnicodeError is.
+        except (OSError, ValueError) as error:
             if not failing:
                 observer.notice("endpoint_unresolved", endpoint=configured.name, error=str(error))
             failing = True
@@ -116,9 +129,18 @@ async def _follow_name(fleet: Fleet, configured: EndpointSettings, observer: Obs
                 await fleet.remove(there.pop(address))
             for address in addresses:
                 if address not in there:
-                    name = f"{configured.name}/{address}"
-                    settings = msgspec.structs.replace(configured, name=name, group=configured.group_name)
-                    there[address] = await fleet.add(
-                        settings, origin=configured.name, source=EndpointSource.DNS, address=address
-                    )
+                    added = await _add_address(fleet, configured, address, observer)
+                    if added is not None:
+                        there[address] = added
         await anyio.sleep(configured.dns_refresh_seconds)
+
+
+async def _add_address(fleet: Fleet, configured: EndpointSettings, address: str, observer: Observer) -> Endpoint | None:
+    """An endpoint for one address; None where it cannot be opened now."""
+    name = f"{configured.name}/{address}"
+    settings = msgspec.structs.replace(configured, name=name, group=configured.group_name)
+    try:
+        return await fleet.add(settings, origin=configured.name, source=EndpointSource.DNS, address=address)
+    except (InvalidSettings, RegistrationRefused) as error:
+        observer.notice("endpoint_unresolved", endpoint=name, error=str(error))
+        return None

@@ -16,7 +16,7 @@ from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage
 from runner.core.secret import Secret
-from runner.orchestrators.fleet import Connected, Fleet
+from runner.orchestrators.fleet import Connected, Fleet, Opener
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
 from runner.orchestrators.upkeep import upkeep
 from runner.ports import Answer, BreakerView, Prompt
@@ -43,7 +43,7 @@ class Behind:
     def __init__(self, name: str) -> None:
         self.name = name
         self.error: AttemptError | None = None
-        self.sickness: AttemptError | None = None
+        self.sickness: Exception | None = None
         self.seconds = 0.0
         self.first_text: float | None = None
         self.tokens = 0
@@ -97,16 +97,18 @@ class Behind:
 class Stage:
     """A fleet, and what is behind it by the names of endpoints."""
 
-    def __init__(self, *endpoints: EndpointSettings, **settings: Any) -> None:
+    def __init__(
+        self, *endpoints: EndpointSettings, slow: Callable[[Opener], Opener] | None = None, **settings: Any
+    ) -> None:
         self.ear = BreakerEar()
         self.chance = 0.0
         self.behind: dict[str, Behind] = {}
-        self.addresses: Sequence[str] | OSError = ()
+        self.addresses: Sequence[str] | OSError | ValueError = ()
         self._numbers = itertools.count(1)
         whole = {"breaker": BreakerPolicy(minimum_calls=2)} | settings
         self.fleet = Fleet(
             OrchestratorSettings(endpoints=endpoints or (one(),), **whole),
-            self._opened,
+            slow(self._opened) if slow else self._opened,
             clock=RunningClock(),
             observer=self.ear,
             chance=lambda: self.chance,
@@ -139,7 +141,7 @@ class Stage:
 
     async def _resolve(self, host: str, port: int) -> Sequence[str]:
         await anyio.lowlevel.checkpoint()
-        if isinstance(self.addresses, OSError):
+        if isinstance(self.addresses, OSError | ValueError):
             raise self.addresses
         return self.addresses
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -10,7 +13,8 @@ import trio.testing
 
 from runner.core.breaker import BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, EndpointNotFound, InvalidRequest, RegistrationRefused
-from runner.orchestrators.settings import LeasePolicy
+from runner.orchestrators.fleet import Connected, Opener
+from runner.orchestrators.settings import EndpointSettings, LeasePolicy
 from runner.ports import EndpointHealth, EndpointSource, Registration
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 
@@ -292,3 +296,101 @@ async def test_a_view_tells_who_waits_and_why() -> None:
             assert error.turn is not None
             error.turn.leave()
         assert stage.breaker().waiting == 0
+
+
+# --------------------------------------------------------------------------------------- what happens at one time
+
+
+class _Slow:
+    """An Opener whose endpoints take a while to be opened and closed, as sessions do."""
+
+    def __init__(self, opened: Opener) -> None:
+        self._opened = opened
+
+    @asynccontextmanager
+    async def __call__(self, settings: EndpointSettings, address: str | None) -> AsyncIterator[Connected]:
+        await anyio.sleep(0.5)
+        async with self._opened(settings, address) as connected:
+            try:
+                yield connected
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.5)
+
+
+def open_slowly(*endpoints: EndpointSettings) -> Stage:
+    return Stage(*(endpoints or (one(group="pool", takes_registrations=True),)), slow=_Slow)
+
+
+async def test_two_registrations_of_one_name_at_one_time_make_one_endpoint() -> None:
+    both = (one(group="pool", takes_registrations=True), one("other", group="swim", takes_registrations=True))
+    async with open_slowly(*both).open() as stage:
+        async with anyio.create_task_group() as tasks:
+            for group in ("pool", "swim"):
+                tasks.start_soon(partial(stage.fleet.register, server(group=group), seconds=None))
+        assert len(stage.fleet.directory.of("pool")) + len(stage.fleet.directory.of("swim")) == len(both) + 1
+
+
+async def test_leases_that_end_together_while_one_is_renewed_and_one_is_given_back() -> None:
+    """An error here would be the end of the daemon."""
+    async with open_slowly().open() as stage:
+        leases = [(await stage.fleet.register(server(name), seconds=10))[1] for name in "abc"]
+        now = anyio.current_time() + 10
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stage.fleet.expire, now)
+            await anyio.sleep(0.1)
+            await stage.fleet.renew("b", leases[1].id)
+            tasks.start_soon(stage.fleet.deregister, "c", leases[2].id)
+        assert [each.name for each in stage.fleet.endpoints()] == ["b", "main"]
+
+
+async def test_what_was_removed_is_closed_once_by_whoever_comes_first() -> None:
+    async with open_slowly().open() as stage:
+        leases = [(await stage.fleet.register(server(name), seconds=10))[1] for name in "ab"]
+        endpoints = [stage.fleet.directory.endpoint(name) for name in "ab"]
+        for endpoint in endpoints:
+            # Both wait for a call of theirs.
+            endpoint.calls += 1
+        for name, lease in zip("ab", leases, strict=True):
+            await stage.fleet.deregister(name, lease.id)
+        for endpoint in endpoints:
+            endpoint.calls -= 1
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stage.fleet.close_idle)
+            tasks.start_soon(stage.fleet.close_idle)
+        assert all(stage.behind[name].closed for name in "ab")
+
+
+async def test_an_address_whose_name_a_server_took_leaves_that_one_alone() -> None:
+    stage = Stage(one("farm", group="pool", every_address=True, dns_refresh_seconds=5, takes_registrations=True))
+    stage.addresses = []
+    async with stage.open(looked_after=True):
+        await stage.fleet.register(server("farm/10.0.0.1"), seconds=20)
+        stage.addresses = ["10.0.0.1"]
+        await anyio.sleep(10)
+        assert [each.source for each in stage.fleet.endpoints()] == [EndpointSource.REGISTERED]
+        await anyio.sleep(20)
+        assert [each.source for each in stage.fleet.endpoints()] == [EndpointSource.DNS]
+        stage.addresses = []
+        await anyio.sleep(10)
+        assert stage.fleet.endpoints() == []
+
+
+async def test_whatever_a_check_or_a_name_runs_into_the_fleet_is_looked_after_still() -> None:
+    stage = Stage(one(health_interval_seconds=1), one("farm", every_address=True, dns_refresh_seconds=5))
+    stage.addresses = UnicodeError("label too long")
+    async with stage.open(looked_after=True):
+        stage.main.sickness = RuntimeError("Session is closed")
+        await anyio.sleep(10)
+        [main] = stage.fleet.endpoints()
+        assert (main.health, main.health_error) == (EndpointHealth.UNHEALTHY, "RuntimeError: Session is closed")
+        stage.main.sickness, stage.addresses = None, ["10.0.0.1"]
+        await anyio.sleep(10)
+        assert [each.name for each in stage.fleet.endpoints()] == ["farm/10.0.0.1", "main"]
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "x:99999", "."])
+async def test_a_host_that_nobody_can_look_up_is_refused(host: str) -> None:
+    async with open_group().open() as stage:
+        with pytest.raises(InvalidRequest):
+            await stage.fleet.register(server(url=f"http://{host}/"), seconds=None)
