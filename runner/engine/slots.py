@@ -101,7 +101,7 @@ class Standing:
     """Where one job stands: a place in every line that one of its tasks has to pass.
 
     `way_of` tells a task's lines, in the order in which it passes them; it is asked once for each task that may start.
-    `kinds` are all that it tells of this job's tasks.
+    `kinds` are all that it tells of this job's tasks at first; bulkheads come and go with the endpoints behind them.
     """
 
     def __init__(
@@ -113,8 +113,12 @@ class Standing:
     ) -> None:
         self._way_of = way_of
         self._ways: dict[TaskId, tuple[Slots, ...]] = {}
-        self._kinds = frozenset(kinds)
-        self._places = {line: Place(priority, wake) for way in self._kinds for line in way}
+        self._kinds: set[tuple[Slots, ...]] = set()
+        self._places: dict[Slots, Place] = {}
+        self._priority = priority
+        self._wake = wake
+        for kind in kinds:
+            self._learn(kind)
 
     def choose(self, tasks: Iterable[TaskRun]) -> list[TaskRun]:
         """Those of the tasks that have passed all their lines; the job stands in line for the others."""
@@ -151,7 +155,15 @@ class Standing:
         way = self._ways.get(task.id)
         if way is None:
             way = self._ways[task.id] = self._way_of(task)
+            self._learn(way)
         return way
+
+    def _learn(self, way: tuple[Slots, ...]) -> None:
+        if way not in self._kinds:
+            self._kinds.add(way)
+            for line in way:
+                if line not in self._places:
+                    self._places[line] = Place(self._priority, self._wake)
 
     def leave(self) -> None:
         """Leave every line."""

@@ -208,3 +208,23 @@ def test_who_was_called_passes_those_who_stand_before_the_bulkhead() -> None:
     assert (fence.free, pool.free) == (0, 9)
     standing.give_back("1")
     assert standing.choose([second]) == [second]
+
+
+async def test_a_bulkhead_that_comes_while_a_job_goes_on_bounds_its_tasks_from_then_on() -> None:
+    """The group of the job's endpoint was empty when the job was claimed: there was nothing to fence."""
+    stage = Stage()
+    fenced = Fenced(0)
+    async with running(stage, sick=fenced) as engine:
+        first = task("first")
+        rest = [task(f"s{n}", "first", parameters=SICK) for n in range(3)]
+        stage.troupe.scripts["first"] = partial(_fence_comes, fenced)
+        history = await engine.run(first, *rest)
+        assert engine.equipment.slots.bulkhead("fence", 1).free == 1
+    assert times(history, AttemptStarted) == [0, 5, 15, 25]
+    assert fenced.most == 1
+
+
+async def _fence_comes(fenced: Fenced, _: Attempt) -> Outcome:
+    await anyio.sleep(5)
+    fenced.places = 1
+    return Outcome()
