@@ -238,9 +238,7 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
         message = f"{who} redirected to an address that is not of http or https"
         raise AttemptError("INVALID_REDIRECT", message, retryable=False) from error
     except (aiohttp.InvalidURL, UnicodeError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            # Of what was answered; the other ones are of a host name that cannot be looked up.
-            raise
+        # UnicodeError: of a host name that cannot be looked up.
         raise AttemptError("INVALID_URL", f"the address of {who} cannot be called", retryable=False) from error
     except aiohttp.ClientResponseError as error:
         raise AttemptError("INVALID_ANSWER", f"{who} did not answer in HTTP", retryable=True) from error
