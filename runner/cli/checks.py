@@ -219,6 +219,10 @@ def _exposed(settings: Settings) -> Iterator[str]:
                 yield f"everybody may read the secret {path}"
     from runner.settings import known_secrets
 
+    for endpoint in settings.orchestrator.endpoints:
+        key = Path(endpoint.tls_key_file) if endpoint.tls_key_file else None
+        if key is not None and key.is_file() and key.stat().st_mode & stat.S_IROTH:
+            yield f"everybody may read {key}, the TLS key for orchestrator {endpoint.name}"
     for file in {settings.origins.get(name, "") for name in known_secrets(settings)}:
         if file and Path(file).is_file() and Path(file).stat().st_mode & stat.S_IROTH:
             yield f"everybody may read {file}, which holds secrets"

@@ -12,15 +12,24 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from runner.cli.checks import Check, fail, ok, warn
-from runner.core.errors import AttemptError
+from runner.core.errors import AttemptError, InvalidSettings
 
 if TYPE_CHECKING:
     import aiohttp
 
+    from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
     from runner.settings import Settings
 
 _SECONDS: Final = 3.0
 _SKEW_SECONDS: Final = 60.0
+
+#: What to do about an endpoint, by the reason why it did not answer.
+_UNREACHED: Final = "start it, or correct `orchestrator.endpoints` ({0.url})"
+_ADVICE: Final = {
+    "UNAUTHORIZED": "set `orchestrator.endpoints[{0.name}].api_key`",
+    "CERTIFICATE_REFUSED": "correct `tls_ca_file`, `tls_certificate_file` or `tls_key_file` of"
+    " `orchestrator.endpoints[{0.name}]`, or its certificate",
+}
 
 
 async def network(settings: Settings, server: str | None) -> list[Check]:
@@ -106,36 +115,38 @@ def _free(name: str, host: str, port: int, setting: str) -> Check:
 
 
 async def orchestrators(settings: Settings) -> list[Check]:
-    """Whether every endpoint answers, and agrees with us about the time."""
-    if not settings.orchestrator.endpoints:
+    """Whether every endpoint can be called and answers, and agrees with us about the time."""
+    endpoints = settings.orchestrator.endpoints
+    if not endpoints:
         advice = "set `orchestrator.endpoints`; to try things out: alt-runner simulate-orchestrator"
         return [warn("orchestrator", "none is configured: tasks for an AI will fail", advice)]
+    return [check for endpoint in endpoints for check in await _orchestrator(settings.orchestrator, endpoint)]
+
+
+async def _orchestrator(settings: OrchestratorSettings, endpoint: EndpointSettings) -> list[Check]:
+    """By itself: one whose certificates cannot be read leaves the others theirs."""
     from runner.daemon import SystemClock
     from runner.orchestrators.endpoints import open_orchestrators
     from runner.ports import Quiet
 
-    checks = []
+    name = f"orchestrator {endpoint.name}"
     # A name with several addresses is asked at one of them.
-    endpoints = tuple(msgspec.structs.replace(each, every_address=False) for each in settings.orchestrator.endpoints)
-    async with open_orchestrators(
-        msgspec.structs.replace(settings.orchestrator, endpoints=endpoints),
-        clock=SystemClock(),
-        observer=Quiet(),
-        chance=random.random,
-        new_id=str,
-        looked_after=False,
-    ) as fleet:
-        for endpoint in settings.orchestrator.endpoints:
-            name = f"orchestrator {endpoint.name}"
-            try:
-                await fleet.directory[endpoint.name].health()
-            except AttemptError as error:
-                advice = f"start it, or correct `orchestrator.endpoints` ({endpoint.url})"
-                checks.append(fail(name, error.message, advice))
-            else:
-                checks.append(ok(name, f"{endpoint.url} answers, as {endpoint.protocol.value}"))
-                checks += await _clock_of(name, endpoint.url)
-    return checks
+    alone = msgspec.structs.replace(endpoint, every_address=False)
+    try:
+        async with open_orchestrators(
+            msgspec.structs.replace(settings, endpoints=(alone,)),
+            clock=SystemClock(),
+            observer=Quiet(),
+            chance=random.random,
+            new_id=str,
+            looked_after=False,
+        ) as fleet:
+            await fleet.directory[endpoint.name].health()
+    except InvalidSettings as error:
+        return [fail(name, problem, "correct it; the daemon does not start with it") for problem in error.problems]
+    except AttemptError as error:
+        return [fail(name, error.message, _ADVICE.get(error.reason, _UNREACHED).format(endpoint))]
+    return [ok(name, f"{endpoint.url} answers, as {endpoint.protocol.value}"), *await _clock_of(name, endpoint.url)]
 
 
 async def _clock_of(name: str, url: str) -> list[Check]:

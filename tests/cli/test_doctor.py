@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import socket
+import urllib.request
 from typing import Any
 
-from tests.cli.processes import CommandLine
+from tests.cli.processes import CommandLine, first_line
 
 
 def verdicts(command: CommandLine, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -72,3 +74,36 @@ def test_wrong_settings_end_the_examination(command: CommandLine) -> None:
     assert done.code == 1
     assert done.out.count("✗ settings") == 2
     assert "2 of 2 checks failed" in done.err
+
+
+def test_each_orchestrator_is_examined_by_itself_with_its_key_and_its_certificates(
+    command: CommandLine, orchestrator: str
+) -> None:
+    key = command.directory / "key.pem"
+    key.write_text("no key")
+    key.chmod(0o644)
+    endpoints = [
+        {"name": "well", "group": "gpu", "url": orchestrator},
+        {"name": "gone", "group": "gpu", "url": "http://127.0.0.1:9"},
+        {"name": "sealed", "url": "https://127.0.0.1:9", "tls_ca_file": "nowhere.pem", "tls_key_file": str(key)},
+    ]
+    (command.directory / "s.json").write_text(json.dumps({"orchestrator": {"endpoints": endpoints}}))
+    (command.directory / "s.json").chmod(0o600)
+    code, found = verdicts(command, *ports(0), "--settings", "s.json")
+    assert code == 1
+    told = {name: check["verdict"] for name, check in found.items() if name.startswith("orchestrator")}
+    assert told == {"orchestrator well": "ok", "orchestrator gone": "fail", "orchestrator sealed": "fail"}
+    assert "`orchestrator.endpoints[sealed].tls_" in found["orchestrator sealed"]["detail"]
+    assert "TLS key for orchestrator sealed" in found["permissions"]["detail"]
+
+
+def test_a_refused_key_is_told_as_such(command: CommandLine) -> None:
+    with command.started("simulate-orchestrator", "--json") as process:
+        told = first_line(process)
+        body = json.dumps({"api_key": "another"}).encode()
+        request = urllib.request.Request(told["control"], body, method="PATCH")  # noqa: S310 -- our own address
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 -- as above
+        url = ("--set", f"orchestrator.endpoints.0.url={told['url']}", "--set")
+        code, found = verdicts(command, *ports(0), *url, "orchestrator.endpoints.0.protocol=openai")
+    assert code == 1
+    assert found["orchestrator default"]["advice"] == "set `orchestrator.endpoints[default].api_key`"
