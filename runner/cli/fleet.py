@@ -89,6 +89,11 @@ def moment(stamp: Any, now: Instant) -> str:
 # -------------------------------------------------------------------------------------------------- circuit breakers
 
 
+def _until(breaker: Any, now: Instant) -> str:
+    """When it is probed: nothing changes by the time alone, but with a call."""
+    return moment(breaker.open_until, now) if instant(breaker.open_until) > now else "the next call"
+
+
 def _breaker_name(breaker: Any) -> str:
     return f"{breaker.endpoint}/{breaker.model}" if breaker.model else str(breaker.endpoint)
 
@@ -96,7 +101,7 @@ def _breaker_name(breaker: Any) -> str:
 def _breaker_standing(breaker: Any, now: Instant) -> str:
     """`✗ open until 12:03:20, in 14 s: 12 of 20 calls failed; 7 tasks wait`."""
     glyph, said, _ = BREAKER_LOOKS.get(word(breaker, "state"), _STRANGE)
-    until = f" until {moment(breaker.open_until, now)}" if breaker.HasField("open_until") else ""
+    until = f" until {_until(breaker, now)}" if breaker.HasField("open_until") else ""
     why = f": {breaker.reason}" if breaker.reason else ""
     count = breaker.waiting_tasks
     waiting = f"; {count:,} task{'s wait' if count != 1 else ' waits'}" if count else ""
@@ -117,7 +122,7 @@ def _breaker_table(found: Sequence[Any], now: Instant) -> Table:
             Text(harmless(breaker.model) or "-"),
             Text(f"{glyph} {said}", colour),
             moment(breaker.since, now),
-            moment(breaker.open_until, now) if breaker.HasField("open_until") else "",
+            _until(breaker, now) if breaker.HasField("open_until") else "",
             f"{breaker.calls:,}",
             f"{breaker.failed_calls:,}",
             f"{breaker.slow_calls:,}",

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from altrunner.v1 import admin_pb2
 
+from runner.cli.fleet import BREAKERS
 from tests.cli.processes import CommandLine, first_line
 from tests.cli.test_live import on_a_terminal
 
@@ -47,6 +49,13 @@ def test_breakers_are_a_table_and_what_can_be_done(alt: CommandLine) -> None:
     assert "\x1b" not in done.out
     assert len(alt("breakers", "well").out.splitlines()) == 3
     assert len(alt("breakers", "list", "well", "mute").out.splitlines()) == 4
+
+
+def test_a_breaker_whose_time_has_come_is_probed_with_the_next_call() -> None:
+    opened = admin_pb2.Breaker(endpoint="main", state=admin_pb2.BREAKER_STATE_OPEN, reason="3 of 4 calls failed")
+    opened.open_until.FromSeconds(1_000)
+    assert "open until 00:16:40, in 5 s: 3 of" in BREAKERS.standing(opened, 995_000_000)
+    assert BREAKERS.standing(opened, 1_009_000_000) == "✗ open until the next call: 3 of 4 calls failed"
 
 
 def test_breakers_are_objects_for_scripts(alt: CommandLine) -> None:
