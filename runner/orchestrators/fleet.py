@@ -125,6 +125,7 @@ class Fleet:
         found = self.directory.endpoint(endpoint)
         if found.draining is not draining:
             found.draining = draining
+            self._with.observer.notice("endpoint_draining", endpoint=endpoint, draining=draining)
             if not draining:
                 found.warm_up(anyio.current_time())
             self._tell()
@@ -171,6 +172,8 @@ class Fleet:
         if endpoint is None:
             endpoint = await self.add(settings, origin=template.name, source=EndpointSource.REGISTERED)
             endpoint.warm_up(anyio.current_time())
+            told = {"endpoint": endpoint.name, "group": endpoint.group, "url": settings.url}
+            self._with.observer.notice("endpoint_registered", **told)
         lease = self._leased(endpoint, self._new_id(), seconds)
         return self._view(endpoint), lease
 
@@ -180,6 +183,7 @@ class Fleet:
 
     async def deregister(self, endpoint: str, lease_id: str) -> None:
         found, _ = self._held(endpoint, lease_id)
+        self._with.observer.notice("endpoint_deregistered", endpoint=endpoint)
         await self.remove(found)
 
     async def expire(self, now: float) -> float | None:

@@ -282,6 +282,19 @@ async def test_whoever_waits_for_changes_hears_of_breakers_health_draining_and_r
             await stage.fleet.register(server(), seconds=None)
 
 
+async def test_the_log_tells_of_registrations_and_of_what_is_drained_once_each() -> None:
+    async with open_group().open() as stage:
+        await stage.fleet.register(server(), seconds=None)
+        for draining in (True, True, False):
+            stage.fleet.drain("main", draining=draining)
+        with pytest.raises(EndpointNotFound):
+            await stage.fleet.deregister("new", "another lease")
+        _, lease = await stage.fleet.register(server(), seconds=None)
+        await stage.fleet.deregister("new", lease.id)
+    told = ["endpoint_registered", "endpoint_draining", "endpoint_draining", "endpoint_deregistered"]
+    assert stage.ear.notices == told
+
+
 async def test_a_view_tells_who_waits_and_why() -> None:
     async with Stage().open() as stage:
         await stage.fail(BROKEN)
