@@ -122,7 +122,7 @@ class Router:
         """Raises AttemptPutOff: if its breaker is forced open now; with another key, the task goes on."""
         now = anyio.current_time()
         refusal = self._look(self._targets(prompt.model or "", anywhere=not prompt.endpoint), now)
-        if refusal.reason is WaitReason.OUT_OF_SERVICE:
+        if refusal.reason is WaitReason.OUT_OF_SERVICE and self._with.settings.wait_for_operators:
             put_off = self._put_off(refusal, prompt, self._room(prompt.model or ""), now)
             put_off.usage = error.usage
             raise put_off from error
@@ -285,7 +285,9 @@ class Router:
             return Refusal(reason=WaitReason.OUT_OF_SERVICE, until=until, message=message, endpoint=self.name)
         return min(refusals, key=lambda refusal: (_HARDNESS[refusal.reason], refusal.until))
 
-    def _put_off(self, refusal: Refusal, prompt: Prompt, room: Room, now: float) -> AttemptPutOff:
+    def _put_off(self, refusal: Refusal, prompt: Prompt, room: Room, now: float) -> AttemptError:
+        if refusal.reason is WaitReason.OUT_OF_SERVICE and not self._with.settings.wait_for_operators:
+            return AttemptError(refusal.reason.name, refusal.message, retryable=False, endpoint=refusal.endpoint)
         wait = max(0.0, refusal.until - now)
         if refusal.reason is WaitReason.RATE_LIMITED and refusal.in_line:
             wait = max(wait + refusal.pace * len(room), _NO_ROOM_SECONDS)

@@ -134,6 +134,9 @@ class OrchestratorSettings(Struct, frozen=True, kw_only=True):
     breaker: BreakerPolicy = BreakerPolicy()
     retry_budget: RetryBudgetPolicy = RetryBudgetPolicy()
     leases: LeasePolicy = LeasePolicy()
+    #: Whether tasks wait for endpoints that only an operator can mend: whose key was refused, that are drained or
+    #: forced open. Else they fail.
+    wait_for_operators: bool = True
     answer_cache: AnswerCachePolicy = AnswerCachePolicy()
 
     def __post_init__(self) -> None:

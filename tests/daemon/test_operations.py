@@ -159,7 +159,7 @@ async def logged(daemon: Any, event: str) -> dict[str, Any]:
 
 
 async def test_a_corrected_api_key_holds_from_sighup_on(launch: Any, orchestrator: Any, tmp_path: Path) -> None:
-    """The refused endpoint is not called until then; new tasks reach it at once afterwards."""
+    """The refused endpoint is not called until then; all tasks reach it at once afterwards, also the one it refused."""
     orchestrator.key = "right-word"
     file = tmp_path / "alt-runner.toml"
 
@@ -168,7 +168,8 @@ async def test_a_corrected_api_key_holds_from_sighup_on(launch: Any, orchestrato
 
     write("wrong-word")
     async with launch(file=str(file), **{"orchestrator.endpoints": None, "secrets.values.word": "x"}) as daemon:
-        await submit_and_watch(daemon.target)
+        async with Client(daemon.target) as client:
+            refused = (await client.submit(PROMPT)).job.job_id
         await logged(daemon, "breaker_forced_open")
         write("right-word")
         daemon.process.send_signal(signal.SIGHUP)
@@ -176,5 +177,8 @@ async def test_a_corrected_api_key_holds_from_sighup_on(launch: Any, orchestrato
         assert told["applied"] == ["orchestrator.endpoints.0.api_key"]
         job_id = await submit_and_watch(daemon.target)
         async with Client(daemon.target) as client:
-            assert json.loads(await client.record(job_id))["status"] == "success"
+            async for _ in client.watch(refused):
+                pass
+            for each in (refused, job_id):
+                assert json.loads(await client.record(each))["status"] == "success"
         assert "right-word" not in "".join(daemon.log)

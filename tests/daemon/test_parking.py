@@ -33,6 +33,13 @@ def descriptor(*tasks: str) -> bytes:
     return json.dumps(file).encode()
 
 
+async def open_breaker(client: Client) -> None:
+    """By a call that fails."""
+    job_id = (await client.submit(descriptor("opens"))).job.job_id
+    async for _ in client.watch(job_id):
+        pass
+
+
 async def parked(client: Client, job_id: str) -> event_pb2.AttemptParked:
     """Wait until a task of the job is parked."""
     async for event in client.watch(job_id):
@@ -62,9 +69,7 @@ async def test_a_parked_task_stays_parked_through_kill_nine_and_loses_no_attempt
         chosen = settings(simulator) | {"orchestrator.breaker.open_seconds": 4}
         simulator.behave(SICK)
         async with launch(**chosen) as daemon, Client(daemon.target) as client:
-            opens = (await client.submit(descriptor("opens"))).job.job_id
-            async for _ in client.watch(opens):
-                pass
+            await open_breaker(client)
             job_id = (await client.submit(descriptor("waits"))).job.job_id
             until = (await parked(client, job_id)).until_time.ToMicroseconds() / 1e6
             await daemon.end(signal.SIGKILL)
@@ -83,9 +88,7 @@ async def test_a_task_that_is_parked_goes_on_when_its_breaker_is_reset(launch: A
         chosen = settings(simulator) | {"orchestrator.breaker.open_seconds": 300}
         simulator.behave(SICK)
         async with launch(**chosen) as daemon, Client(daemon.target) as client:
-            opens = (await client.submit(descriptor("opens"))).job.job_id
-            async for _ in client.watch(opens):
-                pass
+            await open_breaker(client)
             job_id = (await client.submit(descriptor("a", "b", "c"))).job.job_id
             assert (await parked(client, job_id)).endpoint == "main"
             simulator.behave(Behaviour())
@@ -102,9 +105,7 @@ async def test_a_thousand_parked_tasks_are_called_a_few_at_a_time(launch: Any) -
         }
         simulator.behave(SICK)
         async with launch(**chosen) as daemon, Client(daemon.target) as client:
-            opens = (await client.submit(descriptor("opens"))).job.job_id
-            async for _ in client.watch(opens):
-                pass
+            await open_breaker(client)
             job_id = (await client.submit(descriptor(*(f"t{number}" for number in range(1000))))).job.job_id
             await parked(client, job_id)
             simulator.behave(Behaviour(latency_ms=20))

@@ -301,3 +301,12 @@ async def test_repetitions_are_few_beside_first_calls() -> None:
         stage.main.error = None
         await anyio.sleep(11)
         await stage.ask(retry=True)
+
+
+async def test_where_nobody_could_mend_a_key_its_refusal_is_a_failure() -> None:
+    async with Stage(wait_for_operators=False).open() as stage:
+        await stage.fail(AttemptError("UNAUTHORIZED", "no", retryable=False), times=1)
+        with pytest.raises(AttemptError) as caught:
+            await stage.ask()
+        assert not isinstance(caught.value, AttemptPutOff)
+        assert (caught.value.reason, caught.value.retryable) == ("OUT_OF_SERVICE", False)
