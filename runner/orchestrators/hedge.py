@@ -55,15 +55,19 @@ class _Race:
         self._errors: list[AttemptError] = []
 
     async def run(self, call: Call) -> None:
+        if self._winner is not None:
+            # Decided between its start and its first step.
+            return
         with anyio.CancelScope() as scope:
             self._scopes[call] = scope
             try:
                 answer = await call.make(partial(self._text, call))
             except AttemptError as error:
-                self._errors.append(error)
+                if self._may_win(call):
+                    self._errors.append(error)
             else:
-                self._win(call)
-                self._answer = answer
+                if self._win(call):
+                    self._answer = answer
         self.decided.set()
 
     def result(self) -> Answer:
@@ -72,10 +76,14 @@ class _Race:
         raise self._errors[0]
 
     async def _text(self, call: Call, text: str) -> None:
-        self._win(call)
-        await self._on_text(text)
+        # One that lost may have had a piece at hand in the instant before it was cancelled.
+        if self._win(call):
+            await self._on_text(text)
 
-    def _win(self, call: Call) -> None:
+    def _may_win(self, call: Call) -> bool:
+        return self._winner is None or self._winner is call
+
+    def _win(self, call: Call) -> bool:
         if self._winner is None:
             self._winner = call
             self._errors.clear()
@@ -83,3 +91,4 @@ class _Race:
             for other, scope in self._scopes.items():
                 if other is not call:
                     scope.cancel()
+        return self._winner is call

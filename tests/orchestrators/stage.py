@@ -17,6 +17,7 @@ from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage
 from runner.core.secret import Secret
 from runner.orchestrators.fleet import Connected, Fleet, Opener
+from runner.orchestrators.hedge import OnText
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
 from runner.orchestrators.upkeep import upkeep
 from runner.ports import Answer, BreakerView, Prompt
@@ -46,6 +47,8 @@ class Behind:
         self.sickness: Exception | None = None
         self.seconds = 0.0
         self.first_text: float | None = None
+        #: Waited for before the first text.
+        self.cue: anyio.Event | None = None
         self.tokens = 0
         self.serves: tuple[str, ...] = ()
         self.calls = 0
@@ -67,6 +70,8 @@ class Behind:
         try:
             if self.first_text is not None:
                 await anyio.sleep(self.first_text)
+                if self.cue is not None:
+                    await self.cue.wait()
                 await on_text(f"{self.name} ")
             await anyio.sleep(self.seconds)
         finally:
@@ -161,7 +166,7 @@ class Stage:
         within: float = 1000.0,
         job: str = "job-1",
         request: str = "",
-        pieces: Pieces | None = None,
+        pieces: OnText | None = None,
         retry: bool = False,
         **parameters: Any,
     ) -> Answer:

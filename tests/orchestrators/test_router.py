@@ -16,6 +16,7 @@ from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, Turn
 from runner.core.events import Usage, WaitReason
 from runner.core.secret import Secret
+from runner.ports import Answer
 from tests.orchestrators.hostile import Pieces
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 
@@ -367,3 +368,61 @@ async def test_a_place_that_a_call_leaves_is_taken_at_once_by_an_attempt_that_st
                 with anyio.move_on_after(seconds + 1):
                     await stage.ask()
             assert router.bulkhead.places == places
+
+
+async def test_of_two_that_stream_in_one_instant_only_one_is_heard() -> None:
+    async with pool("a", "b", hedge=True).open() as stage:
+        await hedging(stage)
+        cue = anyio.Event()
+        for behind in stage.behind.values():
+            behind.first_text, behind.seconds, behind.cue = 0.0, 0.0, cue
+        heard, answers = list[str](), list[Answer]()
+
+        async def hear(text: str) -> None:
+            heard.append(text)
+
+        async def ask() -> None:
+            answers.append(await stage.ask(pieces=hear))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await anyio.sleep(5)
+            cue.set()
+        [answer] = answers
+        assert heard == [f"{answer.endpoint} "]
+        assert answer.usage.calls == len(stage.behind)
+        assert all(view.calls == 0 for view in stage.fleet.endpoints())
+
+
+@pytest.mark.parametrize("hedge", [False, True])
+async def test_wherever_a_call_is_cancelled_nothing_stays_taken(hedge: bool) -> None:
+    """After so many steps of the event loop: in line, in the first call, in the second, between two endpoints."""
+    settings: dict[str, Any] = {"hedge": hedge, "max_connections": 2, "max_wait_seconds": 1.0}
+    async with pool("a", "b", **settings).open(looked_after=True) as stage:
+        await hedging(stage)
+        for error in (None, GONE):
+            stage.behind["a"].error = error
+            for moment in range(60):
+                await _cut(stage, moment)
+                stage.fleet.force("a", ["m"], BreakerState.OPEN if moment % 2 else BreakerState.HALF_OPEN)
+                assert [view.calls for view in stage.fleet.endpoints()] == [0, 0]
+                assert [view.waiting for view in stage.fleet.endpoints()] == [0, 0]
+        stage.behind["a"].error = None
+        stage.fleet.force("a", ["m"], BreakerState.HALF_OPEN)
+        await anyio.sleep(3)
+        for _ in range(10):
+            await stage.ask()
+        assert stage.state(endpoint="a") is BreakerState.CLOSED
+
+
+async def _cut(stage: Stage, moment: int) -> None:
+    """Several calls, cancelled after so many steps, of the loop or of time."""
+    stage.behind["a"].first_text = stage.behind["b"].first_text = 0.25 if moment % 3 else None
+    async with anyio.create_task_group() as group:
+        for _ in range(6):
+            group.start_soon(stage.fail_or_wait)
+        for _ in range(moment % 15):
+            await anyio.lowlevel.checkpoint()
+        await anyio.sleep(moment * 0.05)
+        group.cancel_scope.cancel()
+    stage.behind["a"].first_text = stage.behind["b"].first_text = None
