@@ -85,3 +85,10 @@ def without_chance(value: Any) -> Any:
     if isinstance(value, list):
         return [without_chance(inner) for inner in value]
     return _CHANCE.sub("…", value) if isinstance(value, str) else value
+
+
+def test_a_daemon_takes_the_settings_of_the_example_with_several_endpoints(tmp_path: Path) -> None:
+    done = CommandLine(tmp_path)("serve", "--settings", _DIRECTORY / "endpoints.toml", "--print-settings", "--json")
+    assert done.code == 0
+    told = {each["name"]: each["value"] for each in done.json["settings"]}
+    assert told["orchestrator.endpoints.0.takes_registrations"] == "true"
