@@ -22,13 +22,15 @@ SETTINGS: Final = {
         "breaker": {
             "window_seconds": 2.0,
             "minimum_calls": 5,
+            # Of the few calls that there are in a stretch of the flapping one.
+            "consecutive_failures": 3,
             "open_seconds": TIMES.open_period,
             "open_cap_seconds": 2.0,
             "probe_wait_seconds": 0.1,
         },
         "retry_budget": {"window_seconds": 1.0, "per_second": 10.0},
     },
-    "retry": {"base_seconds": 0.05, "cap_seconds": 2.0},
+    "retry": {"base_seconds": 0.2, "cap_seconds": 2.0},
     "endpoint": {"health_interval_seconds": 0.3, "warm_up_seconds": 0.3, "max_wait_seconds": 0.1},
 }
 #: Share of its throughput that is asked of the healthy load here: in seconds, and on a busy machine, many a job's end
@@ -40,10 +42,8 @@ async def test_nothing_is_lost_in_any_outage_and_nobody_else_feels_it(tmp_path: 
     """The load goes on after each outage, and every job has ended a few seconds after the last one was offered."""
     played = await play(SCENARIOS, TIMES, rate=RATE, directory=tmp_path / "var", settings=SETTINGS)
     felt = {found.scenario.name: found for found in figures(played)}
-    # A job whose call meets the refusal of the key has failed; all those that come after it wait for the right one.
-    refused = {"wrong-key": felt["wrong-key"].wasted}
     assert {name: found.unended for name, found in felt.items() if found.unended} == {}
-    assert {name: found.lost for name, found in felt.items() if found.lost > refused.get(name, 0)} == {}
+    assert {name: found.lost for name, found in felt.items() if found.lost} == {}
     assert [name for name, found in felt.items() if found.fairness < FAIR] == []
     # Without breakers each job would call in vain again and again: several times the load.
-    assert {name: found.wasted for name, found in felt.items() if found.waste > 1.0} == {}
+    assert {name: found.wasted for name, found in felt.items() if found.waste > 0.75} == {}
