@@ -96,23 +96,23 @@ async def test_a_task_that_is_parked_goes_on_when_its_breaker_is_reset(launch: A
             await succeeds(client, job_id)
 
 
-async def test_a_thousand_parked_tasks_are_called_a_few_at_a_time(launch: Any) -> None:
+async def test_hundreds_of_parked_tasks_are_called_a_few_at_a_time(launch: Any) -> None:
     """No herd: while the endpoint is probed it gets three calls, and then what it may have while it is warmed up."""
     async with serve_simulated() as simulator:
         chosen = settings(simulator, max_connections=50, warm_up_seconds=2.0) | {
             "orchestrator.breaker.open_seconds": 3,
-            "engine.max_concurrent_tasks": 1000,
+            "engine.max_concurrent_tasks": 400,
         }
         simulator.behave(SICK)
         async with launch(**chosen) as daemon, Client(daemon.target) as client:
             await open_breaker(client)
-            job_id = (await client.submit(descriptor(*(f"t{number}" for number in range(1000))))).job.job_id
+            job_id = (await client.submit(descriptor(*(f"t{number}" for number in range(400))))).job.job_id
             await parked(client, job_id)
             simulator.behave(Behaviour(latency_ms=20))
             simulator.calls.clear()
             await succeeds(client, job_id)
-            assert simulator.calls.calls == 1000
+            assert simulator.calls.calls == 400
             assert simulator.calls.most_under_way <= 50
             parks = [event async for event in client.watch(job_id) if event.HasField("attempt_parked")]
             # Each was parked when it came first; hardly anybody came in vain after that.
-            assert len(parks) <= 1500
+            assert len(parks) <= 600
