@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -15,8 +15,13 @@ from runner.cli.each import for_each
 from runner.cli.exits import Exit, Unusable
 from runner.cli.listing import ListsByDefault
 
+if TYPE_CHECKING:
+    import asyncio
+
 #: Seconds that a registration waits for its first daemon.
 _PATIENCE: Final = 60.0
+#: Seconds after which that is told.
+_QUIET: Final = 1.0
 
 
 def commands() -> typer.Typer:
@@ -105,7 +110,7 @@ def register(
     The daemon's settings must let the group take registrations.
     """
     wanted = {"group": group, "url": url, "weight": weight, "models": model or [], "lease_seconds": lease}
-    options.run(_register(name or _host(url), server, wanted, as_json=as_json))
+    raise typer.Exit(options.run(_register(name or _host(url), server, wanted, as_json=as_json)))
 
 
 def _host(url: str) -> str:
@@ -116,19 +121,41 @@ def _host(url: str) -> str:
     return host
 
 
-async def _register(name: str, server: str, wanted: dict[str, Any], *, as_json: bool) -> None:
+async def _register(name: str, server: str, wanted: dict[str, Any], *, as_json: bool) -> Exit:
+    """Until a signal. It ends the wait for a daemon as well as the registration."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    registered = asyncio.Event()
+    keeping = asyncio.create_task(_keep(name, server, wanted, registered, as_json=as_json))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, keeping.cancel)
+    await asyncio.wait([keeping])
+    if not keeping.cancelled():
+        keeping.result()
+    if not registered.is_set():
+        return Exit.INTERRUPTED
+    output.notice(f"{name} is not registered any more")
+    return Exit.OK
+
+
+async def _keep(name: str, server: str, wanted: dict[str, Any], registered: asyncio.Event, *, as_json: bool) -> None:
+    """Keep it registered until cancelled; `registered` is set once it is."""
     import asyncio
 
     from runner.cli import fleet
 
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with (
-        options.connected(server, patience=_PATIENCE) as client,
-        client.register(name, **wanted, on_notice=output.notice) as endpoint,
-    ):
-        fleet.told(fleet.ENDPOINTS, [endpoint], as_json=as_json)
-        output.notice("it stays registered until Ctrl-C")
-        await stop.wait()
-    output.notice(f"{name} is not registered any more")
+    waits = f"no daemon answers yet; it is asked again for up to {_PATIENCE:g} s"
+    impatient = asyncio.get_running_loop().call_later(_QUIET, output.notice, waits)
+    try:
+        async with (
+            options.connected(server, patience=_PATIENCE) as client,
+            client.register(name, **wanted, on_notice=output.notice) as endpoint,
+        ):
+            impatient.cancel()
+            registered.set()
+            fleet.told(fleet.ENDPOINTS, [endpoint], as_json=as_json)
+            output.notice("it stays registered until Ctrl-C")
+            await asyncio.Event().wait()
+    finally:
+        impatient.cancel()

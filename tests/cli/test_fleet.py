@@ -168,6 +168,17 @@ def test_a_registration_lasts_until_it_is_stopped(alt: CommandLine) -> None:
         assert alt("endpoints", "10.0.0.7:8080").code == 8
 
 
+def test_who_waits_to_register_is_told_so_and_can_leave(command: CommandLine) -> None:
+    away = ("--group", "main", "--server", "127.0.0.1:1")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with command.started("endpoints", "register", "http://10.0.0.7:8080", *away) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "no daemon answers yet; it is asked again for up to 60 s\n"
+            process.send_signal(number)
+            assert process.wait(10) == 130
+            assert process.stderr.read() == ""
+
+
 def test_a_registration_that_cannot_be_says_why(alt: CommandLine) -> None:
     done = alt("endpoints", "register", "http://10.0.0.7:8080", "--group", "closed")
     assert done.code == 6
