@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -12,12 +12,17 @@ from runner.core.plan import JobId
 KEEP_SECONDS: Final = 2.0
 
 
+#: A model, as tasks write it, and whether endpoints of other groups will do.
+Wanted = tuple[str, bool]
+
+
 class Waiter:
     """A place in a Room: of an attempt that stands there, or the Turn of a task that is parked."""
 
-    __slots__ = ("_come", "_room", "job_id", "patience", "request_id")
+    __slots__ = ("_come", "_room", "job_id", "patience", "request_id", "wanted")
 
-    def __init__(self, room: Room, job_id: JobId, request_id: str, patience: float) -> None:
+    def __init__(self, room: Room, wanted: Wanted, job_id: JobId, request_id: str, patience: float) -> None:
+        self.wanted = wanted
         self.job_id = job_id
         self.request_id = request_id
         #: As of a Turn; of no meaning for an attempt that stands there.
@@ -43,7 +48,7 @@ class Waiter:
 
 
 class Room:
-    """The line before one model of an orchestrator.
+    """The line before one model of an orchestrator, or before several that are none of `max_models`.
 
     Jobs take turns, and within a job who came first: so a job of ten thousand calls and a job of one advance side by
     side. Whoever is called has a place for KEEP_SECONDS, which nobody else takes meanwhile.
@@ -58,6 +63,8 @@ class Room:
         #: By request: until when its place is kept.
         self._called: OrderedDict[str, float] = OrderedDict()
         self._waiting = 0
+        #: What those who wait want, and how many of them.
+        self.wanted: Counter[Wanted] = Counter()
 
     def __len__(self) -> int:
         """Those who wait."""
@@ -66,13 +73,14 @@ class Room:
     def join(self, waiter: Waiter) -> None:
         self._lines.setdefault(waiter.job_id, OrderedDict())[waiter] = None
         self._waiting += 1
+        self.wanted[waiter.wanted] += 1
         self._joined()
 
     def forget(self, waiter: Waiter) -> None:
         line = self._lines.get(waiter.job_id)
         if line is not None and waiter in line:
             del line[waiter]
-            self._waiting -= 1
+            self._left(waiter)
             if not line:
                 del self._lines[waiter.job_id]
 
@@ -82,13 +90,22 @@ class Room:
             self._called.popitem(last=False)
         return len(self._called)
 
+    @property
+    def next(self) -> Waiter:
+        """Who is next. There is somebody."""
+        return next(iter(next(iter(self._lines.values()))))
+
+    def pass_by(self) -> None:
+        """The next job's turn is later. There is one."""
+        self._lines.move_to_end(next(iter(self._lines)))
+
     def call(self, now: float) -> None:
         """Call who is next. There is somebody."""
         job_id, line = self._lines.popitem(last=False)
         waiter, _ = line.popitem(last=False)
         if line:
             self._lines[job_id] = line
-        self._waiting -= 1
+        self._left(waiter)
         self._called.pop(waiter.request_id, None)
         self._called[waiter.request_id] = now + KEEP_SECONDS
         waiter.come()
@@ -96,6 +113,7 @@ class Room:
     def recall(self) -> None:
         """Let everybody come, though there is no place: they are to be told something new."""
         lines, self._lines, self._waiting = self._lines, OrderedDict(), 0
+        self.wanted.clear()
         for line in lines.values():
             for waiter in line:
                 waiter.come()
@@ -103,3 +121,9 @@ class Room:
     def arrived(self, request_id: str, now: float) -> bool:
         """Somebody came. True if this one was called, and its place is still kept."""
         return self._called.pop(request_id, 0.0) > now
+
+    def _left(self, waiter: Waiter) -> None:
+        self._waiting -= 1
+        self.wanted[waiter.wanted] -= 1
+        if not self.wanted[waiter.wanted]:
+            del self.wanted[waiter.wanted]

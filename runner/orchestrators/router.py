@@ -12,12 +12,12 @@ import msgspec
 from runner.core.balance import choose
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage, WaitReason
-from runner.orchestrators.breakers import MICROS, OTHER_MODELS
+from runner.orchestrators.breakers import MICROS
 from runner.orchestrators.call import Call
 from runner.orchestrators.connection import UNAUTHORIZED
 from runner.orchestrators.endpoint import Endpoint, Refusal
 from runner.orchestrators.hedge import OnText, hedged
-from runner.orchestrators.room import Room, Waiter
+from runner.orchestrators.room import Room, Waiter, Wanted
 from runner.orchestrators.surroundings import Surroundings
 from runner.ports import Answer, Bulkhead, EndpointHealth, Prompt
 
@@ -40,6 +40,9 @@ _DRAINED_SECONDS: Final = 30.0
 
 #: Of several reasons not to call, the first tells when it is worth coming back.
 _HARDNESS: Final = {WaitReason.RATE_LIMITED: 0, WaitReason.BREAKER_OPEN: 1, WaitReason.OUT_OF_SERVICE: 2}
+
+#: Of a line of several models: how many are tried at a time.
+_MOST_TRIED: Final = 16
 
 #: Models that a sentence lists.
 _MOST_SHOWN: Final = 10
@@ -78,12 +81,12 @@ class Router:
         self._members = members
         self._with = surroundings
         self._max_models = max_models
-        #: By the model that is asked for, as tasks write it.
-        self._rooms: dict[str, Room] = {}
+        #: By what is asked for; of None, whatever is beyond `max_models`.
+        self._rooms: dict[Wanted | None, Room] = {}
         #: Called when somebody has joined a line.
         self._joined = joined
-        #: By the same, and whether endpoints of other groups will do; they are looked up for every call.
-        self._found: dict[tuple[str, bool], list[Target]] = {}
+        #: They are looked up for every call.
+        self._found: dict[Wanted, list[Target]] = {}
 
     @property
     def bulkhead(self) -> Bulkhead | None:
@@ -121,9 +124,9 @@ class Router:
     def _await_key(self, prompt: Prompt, error: AttemptError) -> None:
         """Raises AttemptPutOff: if its breaker is forced open now; with another key, the task goes on."""
         now = anyio.current_time()
-        refusal = self._look(self._targets(prompt.model or "", anywhere=not prompt.endpoint), now)
+        refusal = self._look(self._targets(_wanted(prompt)), now)
         if refusal.reason is WaitReason.OUT_OF_SERVICE and self._with.settings.wait_for_operators:
-            put_off = self._put_off(refusal, prompt, self._room(prompt.model or ""), now)
+            put_off = self._put_off(refusal, prompt, self._room(_wanted(prompt)), now)
             put_off.usage = error.usage
             raise put_off from error
 
@@ -160,10 +163,10 @@ class Router:
     def waiting(self, endpoint: Endpoint, model: str | None = None) -> int:
         """Those in line for an endpoint, and for one of its models."""
         return sum(
-            len(room)
-            for wanted, room in self._rooms.items()
-            if len(room)
-            and any(each is endpoint and model in (None, name) for each, name in self._targets(wanted, anywhere=True))
+            number
+            for room in self._rooms.values()
+            for wanted, number in room.wanted.items()
+            if any(each is endpoint and model in (None, name) for each, name in self._targets(wanted))
         )
 
     def stir(self, now: float) -> bool:
@@ -172,14 +175,28 @@ class Router:
         for wanted, room in self._rooms.items():
             if not len(room):
                 continue
-            targets = _live(self._targets(wanted, anywhere=True))
-            places = sum(endpoint.places(model, now) for endpoint, model in targets) - room.expected(now)
-            for _ in range(min(places, len(room))):
-                room.call(now)
-            if places <= 0 and len(room):
-                self._tell_anew(room, targets)
+            if wanted is None:
+                self._stir_mixed(room, now)
+            else:
+                targets = _live(self._targets(wanted))
+                places = _places(targets, now) - room.expected(now)
+                for _ in range(min(places, len(room))):
+                    room.call(now)
+                if places <= 0 and len(room):
+                    self._tell_anew(room, targets)
             waiting = waiting or len(room) > 0
         return waiting
+
+    def _stir_mixed(self, room: Room, now: float) -> None:
+        """As `stir`, where not all in line want the same."""
+        for _ in range(min(len(room), _MOST_TRIED)):
+            # Calling somebody may have called others.
+            if not len(room):
+                return
+            if _places(_live(self._targets(room.next.wanted)), now) > room.expected(now):
+                room.call(now)
+            else:
+                room.pass_by()
 
     def _tell_anew(self, room: Room, targets: Sequence[Target]) -> None:
         """Those who wait for a breaker come to hear of it when it has opened again for longer."""
@@ -193,26 +210,28 @@ class Router:
         """The endpoints there are, or the models that they serve, have changed."""
         self._found.clear()
 
-    def _room(self, wanted: str) -> Room:
-        if wanted not in self._rooms and len(self._rooms) >= self._max_models:
-            wanted = OTHER_MODELS
-        room = self._rooms.get(wanted)
+    def _room(self, wanted: Wanted) -> Room:
+        kept = None if wanted not in self._rooms and len(self._rooms) >= self._max_models else wanted
+        room = self._rooms.get(kept)
         if room is None:
-            room = self._rooms[wanted] = Room(self._joined)
+            room = self._rooms[kept] = Room(self._joined)
         return room
 
     # ---------------------------------------------------------------------------------------------- admission
 
     async def _admitted(self, prompt: Prompt, ends_at: float, now: float) -> Call:
         """A call that may be made, perhaps after a while in line."""
-        wanted, anywhere = prompt.model or "", not prompt.endpoint
+        wanted = _wanted(prompt)
+        if not self._targets(wanted) and self._members.of(self.name):
+            # Before it has a room: such names come from jobs, and never end.
+            raise self._unknown(wanted[0])
         room = self._room(wanted)
         called = room.arrived(prompt.request_id, now)
         patience_ends: float | None = None
         while True:
-            targets = self._targets(wanted, anywhere=anywhere)
+            targets = self._targets(wanted)
             if not targets and self._members.of(self.name):
-                raise self._unknown(wanted)
+                raise self._unknown(wanted[0])
             if patience_ends is None:
                 patience_ends = now + max((each.settings.max_wait_seconds for each, _ in targets), default=0.0)
             begun = self._begin(prompt, targets, ends_at, now) if called or not len(room) else self._look(targets, now)
@@ -226,22 +245,22 @@ class Router:
 
     def _elsewhere(self, prompt: Prompt, failed: Sequence[Endpoint], ends_at: float) -> Call | None:
         """A call at an endpoint that has not failed, if one may begin at once. It is a repetition."""
-        targets = self._targets(prompt.model or "", anywhere=not prompt.endpoint)
+        targets = self._targets(_wanted(prompt))
         others = [target for target in targets if target[0] not in failed]
         again = msgspec.structs.replace(prompt, retry=True)
         begun = self._begin(again, others, ends_at, anyio.current_time())
         return begun if isinstance(begun, Call) else None
 
-    def _targets(self, wanted: str, *, anywhere: bool) -> list[Target]:
+    def _targets(self, wanted: Wanted) -> list[Target]:
         """Who serves the model: those that are known to, here or else anywhere; or else those here that may."""
-        found = self._found.get((wanted, anywhere))
+        found = self._found.get(wanted)
         if found is None:
             if len(self._found) >= self._max_models:
                 self._found.clear()
-            found = self._found[wanted, anywhere] = self._find(wanted, anywhere=anywhere)
+            found = self._found[wanted] = self._find(*wanted)
         return found
 
-    def _find(self, wanted: str, *, anywhere: bool) -> list[Target]:
+    def _find(self, wanted: str, anywhere: bool) -> list[Target]:
         own = self._members.of(self.name)
         known = [(endpoint, model) for endpoint in own for model in endpoint.catalogue.known(wanted)]
         if not known and anywhere:
@@ -293,7 +312,7 @@ class Router:
             wait = max(wait + refusal.pace * len(room), _NO_ROOM_SECONDS)
         room.told_until = max(room.told_until, refusal.until)
         patience = _PATIENCE_SECONDS * (1 + self._with.chance())
-        turn = Waiter(room, prompt.job_id, prompt.request_id, patience) if refusal.in_line else None
+        turn = Waiter(room, _wanted(prompt), prompt.job_id, prompt.request_id, patience) if refusal.in_line else None
         if turn is None:
             # Or all would come in one instant.
             wait += max(_SPREAD_SECONDS, _SPREAD_SHARE * wait) * self._with.chance()
@@ -310,6 +329,14 @@ class Router:
         shown = ", ".join(f"`{name}`" for name in list(models)[:_MOST_SHOWN])
         message = f"orchestrator `{self.name}` serves no model `{wanted}`; it serves {shown}"
         return AttemptError("UNKNOWN_MODEL", message, retryable=False, endpoint=self.name, model=wanted)
+
+
+def _wanted(prompt: Prompt) -> Wanted:
+    return prompt.model or "", not prompt.endpoint
+
+
+def _places(targets: Sequence[Target], now: float) -> int:
+    return sum(endpoint.places(model, now) for endpoint, model in targets)
 
 
 def _unreached(calls: Sequence[Call], error: AttemptError) -> bool:
@@ -333,7 +360,7 @@ def _live(targets: Sequence[Target]) -> list[Target]:
 async def _stand_in_line(room: Room, prompt: Prompt, seconds: float) -> bool:
     """Wait for our turn, so long at most. True if it came."""
     turn = anyio.Event()
-    waiter = Waiter(room, prompt.job_id, prompt.request_id, 0.0)
+    waiter = Waiter(room, _wanted(prompt), prompt.job_id, prompt.request_id, 0.0)
     waiter.call(turn.set)
     try:
         with anyio.move_on_after(seconds):
