@@ -87,6 +87,8 @@ class Endpoint:
         self._latency = Latency()
         self._take_key = take_key
         self._with = surroundings
+        #: Tokens of the last call whose tokens are known.
+        self._usual_tokens = 0.0
         self._rates = RateLimit(
             requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute
         )
@@ -132,7 +134,7 @@ class Endpoint:
         permit = self.breakers.permit(guard, now)
         if isinstance(permit, OpenUntil):
             return self._open(permit, guard.why)
-        taken = self._crowded(now) or self._held_back(prompt, now) or self._rates.take(_estimated(prompt), now)
+        taken = self._crowded(now) or self._held_back(prompt, now) or self._rates.take(self._estimated(prompt), now)
         if isinstance(taken, Wait):
             taken = self._paced(taken)
         if isinstance(taken, Refusal):
@@ -143,6 +145,7 @@ class Endpoint:
         else:
             self._repetitions.called(now)
         self.calls += 1
+        self._usual_tokens = self._usual_tokens or taken.tokens
         named = msgspec.structs.replace(prompt, model=model or None, timeout=seconds)
         return Call(self, named, guard=guard, permit=permit, taken=taken, began=now)
 
@@ -179,6 +182,7 @@ class Endpoint:
         self.calls -= 1
         if tokens is not None:
             self._rates.correct(call.taken, tokens, now)
+            self._usual_tokens = tokens or self._usual_tokens
         if outcome is not None:
             self._repetitions.ended(failed=outcome is not CallOutcome.ANSWERED)
         if outcome is CallOutcome.ANSWERED:
@@ -215,14 +219,19 @@ class Endpoint:
         return Refusal(reason=WaitReason.RATE_LIMITED, until=now, message=message, endpoint=self.name)
 
     def _paced(self, wait: Wait) -> Refusal:
-        rate = self.settings.requests_per_minute
+        rate, tokens = self.settings.requests_per_minute, self.settings.tokens_per_minute
+        pace = max(60 / rate if rate else 0.0, 60 * self._usual_tokens / tokens if tokens else 0.0)
         return Refusal(
             reason=WaitReason.RATE_LIMITED,
             until=wait.until,
             message=self._pace(wait),
             endpoint=self.name,
-            pace=60 / rate if rate else 0.0,
+            pace=pace,
         )
+
+    def _estimated(self, prompt: Prompt) -> float:
+        # A minute's worth at most: of a call that was cut off nobody learns what it did use.
+        return min(_estimated(prompt), self.settings.tokens_per_minute or math.inf)
 
     def _pace(self, wait: Wait) -> str:
         if wait.bound is RateBound.RETRY_AFTER:

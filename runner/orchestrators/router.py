@@ -32,6 +32,9 @@ _SPREAD_SECONDS: Final = 1.0
 #: Seconds between what those in line were told and what is, so that it is worth telling them anew.
 _NEWS_SECONDS: Final = 1.0
 
+#: Of an attempt's time, the share in which it may wait in line.
+_LINE_SHARE: Final = 0.25
+
 #: Seconds after which a call that found no room is tried again.
 _NO_ROOM_SECONDS: Final = 5.0
 
@@ -233,7 +236,9 @@ class Router:
             if not targets and self._members.of(self.name):
                 raise self._unknown(wanted[0])
             if patience_ends is None:
-                patience_ends = now + max((each.settings.max_wait_seconds for each, _ in targets), default=0.0)
+                patience = max((each.settings.max_wait_seconds for each, _ in targets), default=0.0)
+                # Its time is for the call: one that is cut short would count against an endpoint that is well.
+                patience_ends = now + min(patience, _LINE_SHARE * prompt.timeout)
             begun = self._begin(prompt, targets, ends_at, now) if called or not len(room) else self._look(targets, now)
             if isinstance(begun, Call):
                 self._with.stir(now)

@@ -110,3 +110,47 @@ async def test_a_task_that_names_its_endpoint_waits_for_that_one_and_not_for_oth
     assert sorted(parking.done.values()) == pytest.approx([20, 40, 60], abs=0.5)
     assert parking.most <= 3
     assert stage.calls == {"quiet": 3, "loud": 0}
+
+
+async def test_a_rate_of_one_call_in_ten_seconds_serves_two_jobs_in_turns_and_without_a_storm() -> None:
+    stage = Stage(one(requests_per_minute=6, max_wait_seconds=2))
+    async with Parking.open(stage) as (parking, tasks):
+        for number in range(40):
+            tasks.start_soon(lambda task: parking.drive(task, job="great"), f"great/{number}")
+        await anyio.sleep(5)
+        for number in range(10):
+            tasks.start_soon(lambda task: parking.drive(task, job="small"), f"small/{number}")
+    small = [at for task, at in parking.done.items() if task.startswith("small")]
+    assert max(small) < 10 * 26
+    assert max(parking.done.values()) < 10 * 51
+    assert parking.most <= 4
+
+
+async def test_a_rate_of_tokens_that_calls_exceed_serves_them_one_by_one_and_without_a_storm() -> None:
+    stage = Stage(one(tokens_per_minute=60_000, max_wait_seconds=2))
+    async with Parking.open(stage) as (parking, tasks):
+        stage.behind["main"].tokens = 10_000
+        for number in range(60):
+            tasks.start_soon(lambda task: parking.drive(task, max_tokens=10_000), f"t/{number}")
+    assert max(parking.done.values()) < 10 * 61
+    assert parking.most <= 4
+
+
+async def test_a_call_that_might_cost_endlessly_much_and_was_cancelled_does_not_hold_up_the_others_for_ever() -> None:
+    async with Stage(one(tokens_per_minute=1000, max_wait_seconds=200)).open(looked_after=True) as stage:
+        stage.main.seconds = 5
+        with anyio.move_on_after(1):
+            await stage.ask(max_tokens=2**62)
+        with anyio.fail_after(120):
+            await stage.ask()
+
+
+async def test_waiting_for_room_leaves_time_for_the_call_itself() -> None:
+    """Else it would be cut, consume an attempt, and count against an endpoint that is well."""
+    stage = Stage(one(max_connections=1, max_wait_seconds=10))
+    async with Parking.open(stage) as (parking, tasks):
+        stage.main.seconds = 4
+        for number in range(10):
+            tasks.start_soon(lambda task: parking.drive(task, within=8), f"t/{number}")
+    assert len(parking.done) == 10
+    assert all(each.timeout > 4 for each in stage.main.asked)
