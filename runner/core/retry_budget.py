@@ -32,7 +32,8 @@ class RetryBudget:
     """The repetitions of one endpoint. Every `now` is in monotonic seconds and must not decrease.
 
     Whenever one is taken while more than `share` of the last 20 calls failed, those of the last `window_seconds`,
-    itself included, are at most `share` times the first calls of that time and `per_second` times its length. Parts of
+    itself included, are at most `share` times the first calls of that time and `per_second` times its length, or one: a
+    quiet endpoint must not keep a task waiting for ever. Parts of
     the window at its border count against the caller, so up to a twentieth less may pass. While fewer fail, nothing
     is held back: what waited through an outage comes when it has ended.
     """
@@ -86,7 +87,7 @@ class RetryBudget:
         return len(self._last) == _LAST and sum(self._last) <= self._policy.share * _LAST
 
     def _fits(self, first: int, repeated: int) -> bool:
-        return repeated + 1 <= self._policy.share * first + self._always
+        return repeated + 1 <= max(self._policy.share * first + self._always, 1)
 
     def _part(self, now: float) -> _Part:
         self._forget(now)

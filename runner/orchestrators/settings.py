@@ -62,7 +62,8 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
     #: Calls, and so connections, under way at a time; further tasks wait and take no slot meanwhile. Keep it well below
     #: `engine.max_concurrent_tasks`, or an endpoint that hangs holds up every other task.
     max_connections: Count = 32
-    #: Seconds that a call waits for room, or for its turn under a rate, before its task is parked.
+    #: Seconds that a call waits for room, or for its turn under a rate, before its task is parked; a quarter of its
+    #: attempt's time at most.
     max_wait_seconds: Amount = 2.0
     #: Calls a minute; 0: no bound.
     requests_per_minute: Amount = 0.0
