@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -11,8 +10,10 @@ import msgspec
 
 from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.breaker import BreakerState
-from runner.core.events import Artifact, Failure, FallbackUsed, JobState, Json, Recorded, Usage
+from runner.core.child import ChildEnd, ChildJob
+from runner.core.events import Artifact, FallbackUsed, Json, Recorded, Usage
 from runner.core.filters import JobQuery
+from runner.core.fleet import BreakerView, EndpointView, Lease, Registration
 from runner.core.job import (
     Append,
     Body,
@@ -28,7 +29,8 @@ from runner.core.job import (
     Steered,
     Submitted,
 )
-from runner.core.plan import Instant, JobId, Mode, Plan, Priority, TaskId, TaskPlan
+from runner.core.plan import Instant, JobId, Plan, TaskPlan
+from runner.core.prompt import Answer, Prompt
 
 # ---------------------------------------------------------------------------------------------------- handlers
 
@@ -164,44 +166,6 @@ class Handler(Protocol):
 # ------------------------------------------------------------------------------------------------------- children
 
 
-class ChildJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that a task runs."""
-
-    #: The job of the task.
-    parent: JobId
-    #: The same one finds the job that was submitted before.
-    request_id: str
-    descriptor: bytes
-    #: Recognised from the bytes where empty.
-    content_type: str = ""
-    #: A JSON object, or empty.
-    inputs: bytes = b""
-    #: Empty for the parent's.
-    queue: str = ""
-    #: None for the descriptor's.
-    priority: Priority | None = None
-    labels: Mapping[str, str] = {}
-    #: Tokens that its AI calls may take together; None for what its descriptor or the settings say.
-    token_budget: int | None = None
-    traceparent: str = ""
-
-
-class ChildEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How a child ended."""
-
-    state: JobState
-    #: What went wrong first, where it did not succeed.
-    error: Failure | None
-    #: Why it was cancelled, where it was.
-    reason: str
-    #: Of the tasks that succeeded.
-    outputs: Mapping[TaskId, Json]
-    #: The child's artifacts that hold the outputs which are too large to be among `outputs`.
-    large_outputs: Mapping[TaskId, Artifact]
-    #: What its AI calls consumed; None where there were none.
-    usage: Usage | None = None
-
-
 class Jobs(Protocol):
     """Runs jobs for tasks: children of the jobs that they belong to, and ended with them."""
 
@@ -230,42 +194,6 @@ class Jobs(Protocol):
 # ----------------------------------------------------------------------------------------------- orchestrators
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to an AI orchestrator."""
-
-    #: Also the Idempotency-Key.
-    request_id: str
-    text: str
-    #: The word of the descriptor: `ai_prompt`, `search`, `analyze`, …
-    task_type: str
-    mode: Mode = Mode.NORMAL
-    persona: str | None = None
-    #: The endpoint or group that the task names; empty: any that serves the model.
-    endpoint: str = ""
-    #: A model's name, its alias, or a label that models have; None for the endpoint's default.
-    model: str | None = None
-    #: Everything else of the task's parameters: temperature, max_tokens, system, …
-    parameters: Mapping[str, Any] = {}
-    traceparent: str = ""
-    #: Seconds left for the whole call.
-    timeout: float
-    #: The job that it is for: jobs share rates fairly.
-    job_id: JobId = ""
-    #: An earlier attempt failed: it counts against the retry budget.
-    retry: bool = False
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an AI orchestrator answered."""
-
-    text: str
-    model: str
-    endpoint: str
-    usage: Usage
-    #: What else the endpoint told: finish_reason, processing_time_ms, …
-    metadata: Mapping[str, Any] = {}
-
-
 class Orchestrator(Protocol):
     """An AI orchestrator's endpoint. One that bounds its calls has an attribute `bulkhead`, a Bulkhead."""
 
@@ -277,100 +205,6 @@ class Orchestrator(Protocol):
 
     async def health(self) -> None:
         """Raises AttemptError: if it does not answer its health check."""
-
-
-class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A circuit breaker, as an operator sees it."""
-
-    endpoint: str
-    #: Empty for the endpoint's own choice; `*` is shared by the models beyond `max_models`.
-    model: str
-    state: BreakerState
-    #: When it entered its state.
-    since: Instant
-    #: Until when it refuses calls; None where it does not, or until it is reset.
-    open_until: Instant | None = None
-    #: Why it opened, a sentence; empty where it is closed.
-    reason: str = ""
-    #: In the window that the next decision rests on.
-    calls: int = 0
-    failed: int = 0
-    slow: int = 0
-    #: Tasks that wait for it.
-    waiting: int = 0
-
-
-class EndpointSource(enum.StrEnum):
-    """How an endpoint came to be known."""
-
-    #: It stands in the settings.
-    CONFIGURED = "configured"
-    #: An address of a configured host name.
-    DNS = "dns"
-    #: It registered itself, and lives as long as its lease.
-    REGISTERED = "registered"
-
-
-class EndpointHealth(enum.StrEnum):
-    """What the probes in the background say."""
-
-    UNKNOWN = "unknown"
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
-
-
-class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint, as an operator sees it."""
-
-    name: str
-    #: Endpoints of one group stand in for each other.
-    group: str
-    url: str
-    #: `altlas`, `openai` or `anthropic`.
-    protocol: str
-    source: EndpointSource
-    health: EndpointHealth
-    #: What the last health check that failed said.
-    health_error: str = ""
-    #: It gets no new calls; those under way finish.
-    draining: bool = False
-    #: Its share of the calls, beside the others of its group.
-    weight: float = 1.0
-    #: 0 to 1: the part of its weight that it has while it is warmed up.
-    warmth: float = 1.0
-    #: Calls under way, and how many may be.
-    calls: int = 0
-    max_calls: int = 0
-    #: Tasks that wait for it.
-    waiting: int = 0
-    #: Second calls that it got for one that took long elsewhere, since it is known.
-    hedges: int = 0
-    #: Repetitions, hedges among them, that its retry budget held back since it is known.
-    held_back: int = 0
-    #: The models that it is known to serve; empty where that is not known.
-    models: tuple[str, ...] = ()
-    #: When it is forgotten unless it is heard of; None where it is not registered.
-    lease_until: Instant | None = None
-
-
-class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint that announces itself. Protocol, key, limits are those that its group is configured with."""
-
-    name: str
-    group: str
-    url: str
-    weight: float = 1.0
-    models: tuple[str, ...] = ()
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered endpoint's right to be called."""
-
-    #: Proves to `renew` and `deregister` that it is the same one.
-    id: str
-    until: Instant
-    #: Seconds it lasts from each renewal.
-    seconds: float
 
 
 class Fleet(Protocol):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import msgspec
 
+from runner.core.child import ChildEnd, ChildJob
 from runner.core.errors import (
     AttemptError,
     AttemptPutOff,
@@ -38,7 +39,7 @@ from runner.engine.family import PARENT, ROOT, child_labels, depth_of
 from runner.engine.lending import Lending
 from runner.engine.patience import patiently
 from runner.engine.submission import Submission, rank
-from runner.ports import ChildEnd, ChildJob, Jobs
+from runner.ports import Jobs
 
 if TYPE_CHECKING:
     from runner.engine.equipment import Equipment

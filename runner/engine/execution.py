@@ -38,15 +38,7 @@ from runner.core.last import compose, seal
 from runner.core.lifecycle import IN_HAND
 from runner.core.plan import Instant, Plan, TaskId, TaskPlan, every_task
 from runner.core.runs import TaskRun
-from runner.engine.attempt import (
-    Failed,
-    Interrupted,
-    LiveAttempt,
-    Result,
-    Stopped,
-    Succeeded,
-    bulkhead_of,
-)
+from runner.engine.attempt import Failed, Interrupted, LiveAttempt, Result, Stopped, Succeeded, bulkhead_of
 from runner.engine.bell import Bell
 from runner.engine.budgets import Budgets
 from runner.engine.chunks import chunks

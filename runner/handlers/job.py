@@ -10,12 +10,13 @@ import anyio
 import msgspec
 
 from runner.core.alt import ParameterProblem
+from runner.core.child import ChildEnd, ChildJob
 from runner.core.errors import AttemptError
 from runner.core.events import JobState, Json
 from runner.core.plan import JobId, Priority
 from runner.core.references import Root, find
 from runner.handlers.parameters import invalid, read
-from runner.ports import Attempt, ChildEnd, ChildJob, Jobs, Outcome
+from runner.ports import Attempt, Jobs, Outcome
 
 CHILD_FAILED: Final = "CHILD_FAILED"
 CHILD_CANCELLED: Final = "CHILD_CANCELLED"

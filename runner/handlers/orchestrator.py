@@ -13,10 +13,11 @@ from runner.core.answers import AnswerCachePolicy
 from runner.core.errors import AttemptError
 from runner.core.events import Json
 from runner.core.plan import TaskPlan
+from runner.core.prompt import Answer, Prompt
 from runner.handlers.earlier import EarlierAnswers
 from runner.handlers.fallback import Cached, Fallback, OnOpen, Recalled, Trial, problems
 from runner.handlers.parameters import invalid, problems_of, read
-from runner.ports import Answer, Attempt, Bulkhead, Orchestrator, Outcome, Prompt
+from runner.ports import Attempt, Bulkhead, Orchestrator, Outcome
 
 #: Ours; everything else goes to the orchestrator.
 _OWN: Final = frozenset({"prompt", "model", "endpoint", "task_type", "on_open", "fallback", "fallback_after_stream"})

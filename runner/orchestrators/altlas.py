@@ -9,10 +9,10 @@ import msgspec
 
 from runner.core.events import Usage
 from runner.core.plan import Mode
+from runner.core.prompt import Answer, Prompt
 from runner.orchestrators import asking
 from runner.orchestrators.connection import Connection, Name, Tokens
 from runner.orchestrators.model_lists import altlas_models
-from runner.ports import Answer, Prompt
 
 _Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 

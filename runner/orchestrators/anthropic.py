@@ -12,11 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.events import Usage
+from runner.core.prompt import Answer, Prompt
 from runner.orchestrators import asking
 from runner.orchestrators.connection import Connection, Name, Tokens, versioned
 from runner.orchestrators.gathered import Gathered
 from runner.orchestrators.model_lists import paged_models
-from runner.ports import Answer, Prompt
 
 #: The protocol will have a limit; this one is for tasks that give none. Most models allow it.
 DEFAULT_MAX_TOKENS: Final = 4096

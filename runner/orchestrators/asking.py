@@ -14,8 +14,8 @@ import msgspec
 
 from runner.core.errors import AttemptError
 from runner.core.plan import Mode
+from runner.core.prompt import Answer, Prompt
 from runner.orchestrators.connection import Connection
-from runner.ports import Answer, Prompt
 
 #: The model wrote something else than the JSON it was asked for; no fault of the endpoint.
 ANSWER_NOT_JSON: Final = "ANSWER_NOT_JSON"

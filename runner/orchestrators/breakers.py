@@ -8,8 +8,8 @@ from typing import Final
 import anyio
 
 from runner.core.breaker import Breaker, BreakerState, CallOutcome, OpenReason, OpenUntil, Permit
+from runner.core.fleet import BreakerView
 from runner.orchestrators.surroundings import Surroundings
-from runner.ports import BreakerView
 
 #: The model whose breaker is shared by all models beyond `max_models`: their names come from jobs, and never end.
 OTHER_MODELS: Final = "*"
@@ -67,6 +67,12 @@ class Breakers:
         if guard is None:
             guard = self._guards[model] = Guard(model, Breaker(self._with.settings.breaker, anyio.current_time()))
         return guard
+
+    def shut(self, model: str, now: float) -> bool:
+        """Whether a model's breaker refuses every call now; one that may probe does not."""
+        breaker = self.guard(model).breaker
+        until = breaker.open_until
+        return breaker.state is BreakerState.FORCED_OPEN or (until is not None and now < until)
 
     def permit(self, guard: Guard, now: float) -> Permit | OpenUntil:
         """As Breaker.permit."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from runner.core.breaker import CallOutcome, Permit
 from runner.core.errors import AttemptError, AttemptPutOff
+from runner.core.prompt import Answer, Prompt
 from runner.core.rates import Taken
 from runner.orchestrators.asking import ANSWER_NOT_JSON
 from runner.orchestrators.connection import UNAUTHORIZED
 from runner.outgoing import CERTIFICATE_REFUSED
-from runner.ports import Answer, Prompt
 
 if TYPE_CHECKING:
     from runner.orchestrators.breakers import Guard

@@ -13,10 +13,10 @@ from yarl import URL
 
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
+from runner.core.prompt import Prompt
 from runner.core.secret import Secret
 from runner.orchestrators.settings import EndpointSettings
 from runner.outgoing import CallLimits, IncomingAnswer, call, excerpt, retry_after_seconds, status_is_retryable
-from runner.ports import Prompt
 
 #: The endpoint refused our key. Not a fault of the network: nothing but an operator mends it.
 UNAUTHORIZED: Final = "UNAUTHORIZED"

@@ -12,7 +12,9 @@ from runner.core.balance import Candidate, warmth
 from runner.core.breaker import BreakerState, CallOutcome, OpenUntil, Permit
 from runner.core.errors import AttemptError
 from runner.core.events import WaitReason
+from runner.core.fleet import EndpointHealth, EndpointSource, EndpointView, Lease
 from runner.core.latency import Latency
+from runner.core.prompt import Prompt
 from runner.core.rates import RateBound, RateLimit, Wait
 from runner.core.retry_budget import RetryBudget
 from runner.core.secret import Secret
@@ -22,7 +24,6 @@ from runner.orchestrators.catalogue import Catalogue
 from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.settings import EndpointSettings
 from runner.orchestrators.surroundings import Surroundings
-from runner.ports import EndpointHealth, EndpointSource, EndpointView, Lease, Prompt
 
 #: Tokens of an answer whose length nobody bounds, as far as rates are concerned, until its usage is known.
 _ANSWER_TOKENS: Final = 1024

@@ -16,6 +16,7 @@ import msgspec
 from runner.core.breaker import BreakerState
 from runner.core.errors import EndpointNotFound, InvalidRequest, RegistrationRefused
 from runner.core.findings import Finding
+from runner.core.fleet import BreakerView, EndpointSource, EndpointView, Lease, Registration
 from runner.core.secret import Secret
 from runner.orchestrators.breakers import MICROS
 from runner.orchestrators.directory import Directory
@@ -23,7 +24,7 @@ from runner.orchestrators.endpoint import Endpoint
 from runner.orchestrators.model_lists import Speaker
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
 from runner.orchestrators.surroundings import Surroundings
-from runner.ports import BreakerView, Clock, EndpointSource, EndpointView, Lease, Observer, Registration
+from runner.ports import Clock, Observer
 
 #: Seconds that a lease lasts at least: heartbeats more often than every third of it would be load for nothing.
 _SHORTEST_LEASE = 1.0

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from runner.core.events import Usage
+from runner.core.prompt import Answer
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.event_stream import EventStream
 from runner.outgoing import IncomingAnswer
-from runner.ports import Answer
 
 
 class Gathered(ABC):

@@ -12,8 +12,8 @@ from functools import partial
 import anyio
 
 from runner.core.errors import AttemptError
+from runner.core.prompt import Answer
 from runner.orchestrators.call import Call
-from runner.ports import Answer
 
 OnText = Callable[[str], Awaitable[None]]
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.events import Usage
+from runner.core.prompt import Answer, Prompt
 from runner.orchestrators import asking
 from runner.orchestrators.connection import Connection, Name, Tokens, versioned
 from runner.orchestrators.gathered import Gathered
 from runner.orchestrators.model_lists import listed_models
-from runner.ports import Answer, Prompt
 
 #: The protocol's fields by the names of parameters.
 _FIELDS: Final[Mapping[str, str]] = {

@@ -12,6 +12,8 @@ import msgspec
 from runner.core.balance import choose
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage, WaitReason
+from runner.core.fleet import EndpointHealth
+from runner.core.prompt import Answer, Prompt
 from runner.orchestrators.breakers import MICROS
 from runner.orchestrators.call import Call
 from runner.orchestrators.connection import UNAUTHORIZED
@@ -19,7 +21,7 @@ from runner.orchestrators.endpoint import Endpoint, Refusal
 from runner.orchestrators.hedge import OnText, hedged
 from runner.orchestrators.room import Room, Waiter, Wanted
 from runner.orchestrators.surroundings import Surroundings
-from runner.ports import Answer, Bulkhead, EndpointHealth, Prompt
+from runner.ports import Bulkhead
 
 #: A parked task is called; should the call be lost, it comes so many seconds after its time, and by chance up to twice
 #: as many.
@@ -181,7 +183,7 @@ class Router:
             if wanted is None:
                 self._stir_mixed(room, now)
             else:
-                targets = _live(self._targets(wanted))
+                targets = _live(self._targets(wanted), now)
                 places = _places(targets, now) - room.expected(now)
                 for _ in range(min(places, len(room))):
                     room.call(now)
@@ -196,7 +198,7 @@ class Router:
             # Calling somebody may have called others.
             if not len(room):
                 return
-            if _places(_live(self._targets(room.next.wanted)), now) > room.expected(now):
+            if _places(_live(self._targets(room.next.wanted), now), now) > room.expected(now):
                 room.call(now)
             else:
                 room.pass_by()
@@ -275,7 +277,7 @@ class Router:
 
     def _begin(self, prompt: Prompt, targets: Sequence[Target], ends_at: float, now: float) -> Call | Refusal:
         """A call at the endpoint that is best off, or why none may begin."""
-        left = _live(targets)
+        left = _live(targets, now)
         seconds = max(0.0, ends_at - now)
         refusals = []
         while left:
@@ -293,7 +295,7 @@ class Router:
 
     def _look(self, targets: Sequence[Target], now: float) -> Refusal:
         """Why a call that comes after others in line may not begin."""
-        refusals = [endpoint.refusal(model, now) for endpoint, model in _live(targets)]
+        refusals = [endpoint.refusal(model, now) for endpoint, model in _live(targets, now)]
         refused = [refusal for refusal in refusals if refusal is not None]
         if len(refused) < len(refusals):
             message = f"other calls wait for orchestrator `{self.name}`"
@@ -354,12 +356,13 @@ def _costing(answer: Answer, calls: int) -> Answer:
     return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=calls)) if calls else answer
 
 
-def _live(targets: Sequence[Target]) -> list[Target]:
-    """Without those that are drained, and, unless that were all, without those that are sick."""
+def _live(targets: Sequence[Target], now: float) -> list[Target]:
+    """Without those that are drained, and without those that are sick, unless nobody else may be called either."""
     if len(targets) == 1 and not targets[0][0].draining:
         return [*targets]
     taking = [target for target in targets if not target[0].draining]
-    return [target for target in taking if target[0].health is not EndpointHealth.UNHEALTHY] or taking
+    well = [target for target in taking if target[0].health is not EndpointHealth.UNHEALTHY]
+    return well if any(not endpoint.breakers.shut(model, now) for endpoint, model in well) else taking
 
 
 async def _stand_in_line(room: Room, prompt: Prompt, seconds: float) -> bool:

@@ -10,10 +10,11 @@ import anyio.abc
 import msgspec
 
 from runner.core.errors import AttemptError, InvalidSettings, RegistrationRefused
+from runner.core.fleet import EndpointHealth, EndpointSource
 from runner.orchestrators.endpoint import Endpoint
 from runner.orchestrators.fleet import Fleet
 from runner.orchestrators.settings import EndpointSettings
-from runner.ports import EndpointHealth, EndpointSource, Observer
+from runner.ports import Observer
 
 #: Seconds between two looks at lines in which somebody waits: time alone may let the next one in.
 _LOOK_SECONDS: Final = 0.1

@@ -11,8 +11,9 @@ from altrunner.v1 import admin_service_pb2 as messages
 
 from runner import frames
 from runner.core.errors import EndpointNotFound
+from runner.core.fleet import BreakerView, EndpointView
 from runner.core.plan import Instant
-from runner.ports import BreakerView, Clock, EndpointView, Fleet
+from runner.ports import Clock, Fleet
 from runner.rpc import admin_wire as wire
 from runner.rpc.admin_wire import Key
 from runner.rpc.calls import Context

@@ -17,7 +17,7 @@ from runner import frames
 from runner.core.breaker import BreakerState
 from runner.core.errors import InvalidRequest
 from runner.core.findings import Finding
-from runner.ports import BreakerView, EndpointHealth, EndpointSource, EndpointView, Lease, Registration
+from runner.core.fleet import BreakerView, EndpointHealth, EndpointSource, EndpointView, Lease, Registration
 from runner.rpc.wire import MAX_BYTES
 
 Sent = TypeVar("Sent", bound=Message)

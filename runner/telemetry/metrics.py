@@ -23,9 +23,9 @@ from runner import __version__
 from runner.core.alt.dialect import JOB
 from runner.core.breaker import BreakerState
 from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState, Recorded, TaskState, Usage
+from runner.core.fleet import BreakerView, EndpointHealth, EndpointView
 from runner.core.job import JobSummary, Share
 from runner.core.plan import Instant
-from runner.ports import BreakerView, EndpointHealth, EndpointView
 from runner.telemetry.masking import Masking
 from runner.telemetry.settings import MetricsSettings
 from runner.telemetry.timeline import AttemptStretch, RunStretch, Stretch, TaskStretch

@@ -14,11 +14,12 @@ from runner.core.balance import Candidate, choose
 from runner.core.breaker import Breaker, BreakerPolicy, CallOutcome, Permit
 from runner.core.events import Usage
 from runner.core.latency import Latency
+from runner.core.prompt import Answer, Prompt
 from runner.core.rates import RateLimit, Taken
 from runner.core.retry_budget import RetryBudget, RetryBudgetPolicy
 from runner.orchestrators.fleet import Connected, Fleet
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
-from runner.ports import Answer, Prompt, Quiet
+from runner.ports import Quiet
 from scripts.benchmarks.report import Judged, Row, Side, Target, Unit
 from scripts.benchmarks.settings import Bench
 

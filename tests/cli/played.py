@@ -12,7 +12,8 @@ import grpc.aio
 from msgspec.structs import replace
 
 from runner.core.breaker import BreakerState
-from runner.ports import EndpointHealth, Quiet
+from runner.core.fleet import EndpointHealth
+from runner.ports import Quiet
 from runner.rpc.admin import AdminServicer
 from runner.rpc.server import ADMIN_SERVICE, admin_methods
 from tests.rpc.fleet import SECOND, PlayedFleet, breaker, endpoint

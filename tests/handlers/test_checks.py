@@ -13,12 +13,13 @@ import pytest
 from runner.core.alt import Kinds, ParameterProblem, decode
 from runner.core.errors import InvalidDescriptor, InvalidSettings
 from runner.core.findings import Finding
+from runner.core.prompt import Answer, Prompt
 from runner.handlers.approval import ApprovalParameters
 from runner.handlers.checks import kinds_of
 from runner.handlers.parameters import read
 from runner.handlers.registry import open_handlers
 from runner.handlers.settings import CodeExecutorSettings, FileOperationSettings, PythonSettings, SystemCommandSettings
-from runner.ports import Answer, Attempt, Outcome, Prompt
+from runner.ports import Attempt, Outcome
 
 EXAMPLES = {path.name: path.read_bytes() for path in (Path(__file__).parents[2] / "examples").glob("*.alt*")}
 ALLOWING: dict[str, Any] = {

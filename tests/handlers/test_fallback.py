@@ -16,11 +16,12 @@ from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.errors import AttemptError, AttemptPutOff, InvalidDescriptor, LedgerUnavailable
 from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitReason
 from runner.core.plan import Instant
+from runner.core.prompt import Answer, Prompt
 from runner.handlers.checks import kinds_of
 from runner.handlers.earlier import EarlierAnswers
 from runner.handlers.orchestrator import AskOrchestrator
 from runner.ledgers.memory import MemoryLedger
-from runner.ports import Answer, Outcome, Prompt
+from runner.ports import Outcome
 from runner.testing import FakeAttempt
 
 T0: Instant = 1_767_225_600_000_000

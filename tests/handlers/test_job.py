@@ -10,12 +10,12 @@ import anyio
 import msgspec
 import pytest
 
+from runner.core.child import ChildEnd, ChildJob
 from runner.core.errors import AttemptError
 from runner.core.events import Artifact, Failure, JobState, Usage
 from runner.core.plan import JobId, Priority
 from runner.handlers.checks import kinds_of
 from runner.handlers.job import STOPPED, RunJob
-from runner.ports import ChildEnd, ChildJob
 from runner.testing import FakeAttempt
 
 SUCCEEDED = ChildEnd(state=JobState.SUCCEEDED, error=None, reason="", outputs={"x": 1}, large_outputs={})

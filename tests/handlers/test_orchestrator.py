@@ -8,8 +8,9 @@ import pytest
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
 from runner.core.plan import Mode, Plan
+from runner.core.prompt import Answer, Prompt
 from runner.handlers.orchestrator import AskOrchestrator
-from runner.ports import Answer, Bulkhead, Prompt
+from runner.ports import Bulkhead
 from runner.testing import FakeAttempt
 
 

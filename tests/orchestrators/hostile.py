@@ -9,7 +9,8 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
 from runner.core.plan import Instant
-from runner.ports import Prompt, Quiet
+from runner.core.prompt import Prompt
+from runner.ports import Quiet
 
 Speak = Callable[[SocketStream], Awaitable[None]]
 

@@ -15,12 +15,13 @@ import pytest
 from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage
+from runner.core.fleet import BreakerView
+from runner.core.prompt import Answer, Prompt
 from runner.core.secret import Secret
 from runner.orchestrators.fleet import Connected, Fleet, Opener
 from runner.orchestrators.hedge import OnText
 from runner.orchestrators.settings import EndpointSettings, OrchestratorSettings
 from runner.orchestrators.upkeep import upkeep
-from runner.ports import Answer, BreakerView, Prompt
 from tests.orchestrators.hostile import BreakerEar, Pieces, prompt
 
 START = 1_000_000_000

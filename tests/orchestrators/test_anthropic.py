@@ -8,11 +8,11 @@ import pytest
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
 from runner.core.plan import Mode
+from runner.core.prompt import Answer
 from runner.core.secret import Secret
 from runner.orchestrators.settings import Protocol
 from runner.orchestrators.simulated import serve_simulated
 from runner.orchestrators.simulation import tokens
-from runner.ports import Answer
 from tests.orchestrators.calling import listener, raw_failure, speaker
 from tests.orchestrators.hostile import JSON_HEAD, STREAM_HEAD, Pieces, prompt, raw_server, says
 

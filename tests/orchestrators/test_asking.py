@@ -10,12 +10,12 @@ import pytest
 from runner.core.breaker import CallOutcome
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
+from runner.core.prompt import Answer
 from runner.core.secret import Secret
 from runner.orchestrators.call import outcome_of
 from runner.orchestrators.settings import Protocol
 from runner.orchestrators.simulated import serve_simulated
 from runner.orchestrators.simulation import tokens
-from runner.ports import Answer
 from tests.orchestrators.calling import listener, raw_failure, speaker
 from tests.orchestrators.forms import FORMS, Form
 from tests.orchestrators.hostile import Pieces, prompt, raw_server, says

@@ -13,9 +13,9 @@ import trio.testing
 
 from runner.core.breaker import BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, EndpointNotFound, InvalidRequest, RegistrationRefused
+from runner.core.fleet import EndpointHealth, EndpointSource, Registration
 from runner.orchestrators.fleet import Connected, Opener
 from runner.orchestrators.settings import EndpointSettings, LeasePolicy
-from runner.ports import EndpointHealth, EndpointSource, Registration
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 
 SECOND = 1_000_000
@@ -155,6 +155,15 @@ async def test_an_endpoint_that_fails_its_health_checks_gets_no_calls_while_anot
         stage.behind["a"].sickness = None
         await anyio.sleep(5)
         assert stage.fleet.endpoints()[0].health is EndpointHealth.HEALTHY
+
+
+async def test_a_sick_endpoint_is_tried_where_the_breakers_of_those_that_are_well_are_open() -> None:
+    """What fails its checks may answer calls all the same; to wait for another one that does not is no better."""
+    async with Stage(one("a", group="pool"), one("b", group="pool")).open(looked_after=True) as stage:
+        stage.behind["a"].sickness = GONE
+        await anyio.sleep(20)
+        stage.fleet.force("b", ("m",), BreakerState.FORCED_OPEN)
+        assert (await stage.ask()).endpoint == "a"
 
 
 async def test_where_all_are_sick_calls_are_tried_all_the_same() -> None:

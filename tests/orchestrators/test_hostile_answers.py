@@ -24,10 +24,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
+from runner.core.prompt import Prompt
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.settings import EndpointSettings, Protocol
 from runner.outgoing import IncomingAnswer
-from runner.ports import Prompt
 from tests.orchestrators.calling import SPEAKERS, raw_failure, speaker
 from tests.orchestrators.forms import FORMS, Form
 from tests.orchestrators.hostile import Pieces, prompt, raw_server, says, silence, trickle, without_end

@@ -15,8 +15,8 @@ import trio.testing
 from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, Turn
 from runner.core.events import Usage, WaitReason
+from runner.core.prompt import Answer
 from runner.core.secret import Secret
-from runner.ports import Answer
 from tests.orchestrators.hostile import Pieces
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from runner.core.breaker import BreakerState
 from runner.core.errors import EndpointNotFound, InvalidRequest, RegistrationRefused
 from runner.core.findings import Finding
+from runner.core.fleet import BreakerView, EndpointHealth, EndpointSource, EndpointView, Lease, Registration
 from runner.core.plan import Instant
-from runner.ports import BreakerView, EndpointHealth, EndpointSource, EndpointView, Lease, Registration
 
 #: 2026-11-22T12:03:06Z in microseconds.
 NOON: Final = 1_795_348_986 * 1_000_000

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from msgspec.structs import replace
 
 from runner.core.breaker import BreakerState
-from runner.ports import EndpointHealth, EndpointSource
+from runner.core.fleet import EndpointHealth, EndpointSource
 from runner.rpc.admin_wire import BREAKER_STATES, HEALTHS, SOURCES
 from tests.rpc.fleet import NOON, SECOND, PlayedFleet, breaker, endpoint
 from tests.rpc.test_reflection import Reflected

@@ -30,9 +30,9 @@ from runner.core.events import (
     Usage,
     WaitReason,
 )
+from runner.core.fleet import BreakerView, EndpointHealth, EndpointSource, EndpointView
 from runner.core.job import JobSummary
 from runner.core.plan import Priority
-from runner.ports import BreakerView, EndpointHealth, EndpointSource, EndpointView
 from runner.telemetry.masking import Masking
 from runner.telemetry.metrics import OTHER, Label, Metrics
 from runner.telemetry.sampling import sample
