@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from altrunner.v1 import event_pb2, job_pb2
+from altrunner.v1.job_service_pb2 import SubmitJobRequest
 
 from runner.client import Client
 from runner.core.breaker import BreakerState
@@ -94,6 +95,24 @@ async def test_a_task_that_is_parked_goes_on_when_its_breaker_is_reset(launch: A
             simulator.behave(Behaviour())
             await client.set_breaker("main", BreakerState.CLOSED)
             await succeeds(client, job_id)
+
+
+async def test_a_daemon_full_of_parked_jobs_shuts_down_at_once_and_all_of_them_go_on(launch: Any) -> None:
+    async with serve_simulated() as simulator:
+        chosen = settings(simulator) | {"orchestrator.breaker.open_seconds": 3}
+        simulator.behave(SICK)
+        async with launch(**chosen) as daemon, Client(daemon.target) as client:
+            await open_breaker(client)
+            submitted = [SubmitJobRequest(descriptor=descriptor("a")) for _ in range(100)]
+            jobs = [result.accepted.job.job_id for result in await client.submit_batch(submitted)]
+            await parked(client, jobs[-1])
+            began = time.monotonic()
+            assert await daemon.end(signal.SIGTERM) == 0
+            assert time.monotonic() - began < 10
+        simulator.behave(Behaviour())
+        async with launch(**chosen) as daemon, Client(daemon.target) as client:
+            for job_id in jobs:
+                await succeeds(client, job_id)
 
 
 async def test_hundreds_of_parked_tasks_are_called_a_few_at_a_time(launch: Any) -> None:

@@ -492,3 +492,42 @@ async def test_no_more_jobs_wait_beside_the_running_ones_than_may() -> None:
             await engine.submit(task("a"))
         await anyio.sleep(1)
         assert len(queue.waiting) == 5
+
+
+async def test_a_deadline_ends_a_parked_task_and_frees_its_place_in_line() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"), deadline=START + 20 * SECOND)
+    assert times(history, JobFailed) == [20.0]
+    assert queue.waiting == []
+
+
+async def test_a_task_that_is_called_while_its_job_is_cancelled_does_not_start() -> None:
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"))
+        await anyio.sleep(7)
+        await engine.runner.cancel(job_id, "enough")
+        for place in tuple(queue.waiting):
+            place.come()
+        history = await engine.end(job_id)
+    assert isinstance(history[-1].event, JobCancelled)
+    assert len(only(history, AttemptStarted)) == 1
+
+
+async def test_a_task_that_is_called_while_its_job_is_paused_starts_when_it_goes_on() -> None:
+    """By its time, if nobody calls it again: the job was given back, and the call is forgotten."""
+    stage, queue = Stage(), Queue(patience=30)
+    stage.troupe.scripts["a"] = partial(_park, stage, queue)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"))
+        await anyio.sleep(7)
+        await engine.runner.pause(job_id)
+        for place in tuple(queue.waiting):
+            place.come()
+        await anyio.sleep(10)
+        await engine.runner.resume(job_id)
+        history = await engine.end(job_id)
+    assert times(history, AttemptSucceeded) == [100.0]
