@@ -20,11 +20,17 @@ MICROS: Final = 1_000_000
 class Guard:
     """One model's breaker."""
 
-    __slots__ = ("breaker", "model")
+    __slots__ = ("breaker", "last_failure", "model")
 
     def __init__(self, model: str, breaker: Breaker) -> None:
         self.model = model
         self.breaker = breaker
+        #: The reason of the last call that failed, such as CONNECTION_FAILED. Its message may quote what jobs asked.
+        self.last_failure = ""
+
+    @property
+    def _last(self) -> str:
+        return f" (the last: {self.last_failure})" if self.last_failure else ""
 
     @property
     def why(self) -> str:
@@ -35,9 +41,9 @@ class Guard:
         counts = opening.counts
         match opening.reason:
             case OpenReason.FAILURE_RATE:
-                why = f"{counts.failed} of {counts.calls} calls failed"
+                why = f"{counts.failed} of {counts.calls} calls failed{self._last}"
             case OpenReason.CONSECUTIVE_FAILURES:
-                why = "the last calls failed, one after the other"
+                why = f"the last calls failed, one after the other{self._last}"
             case OpenReason.SLOW_RATE:
                 why = f"{counts.slow} of {counts.calls} calls were slow"
             case OpenReason.DENIED:

@@ -57,6 +57,8 @@ class Call:
             answer = await self.endpoint.speaker.ask(self.prompt, self._hear)
         except AttemptError as error:
             outcome, retry_after = outcome_of(error), error.retry_after
+            if outcome is CallOutcome.FAILED:
+                self.guard.last_failure = error.reason
             tokens = 0 if error.usage is None else error.usage.total_tokens
             raise
         else:
@@ -66,7 +68,7 @@ class Call:
         finally:
             now = self.endpoint.time()
             if outcome is None and self._out_of_time(now):
-                outcome = CallOutcome.FAILED
+                outcome, self.guard.last_failure = CallOutcome.FAILED, "TIMED_OUT"
             self.endpoint.ended(
                 self, outcome, seconds=self._seconds(now), now=now, tokens=tokens, retry_after=retry_after
             )

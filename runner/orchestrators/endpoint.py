@@ -199,7 +199,9 @@ class Endpoint:
 
     def _open(self, refusal: OpenUntil, why: str) -> Refusal:
         message = f"the circuit breaker of orchestrator `{self.name}` is {refusal.state.value}"
-        if why:
+        if refusal.state is BreakerState.HALF_OPEN:
+            message = f"calls that probe orchestrator `{self.name}` are under way"
+        elif why:
             message += f": {why}"
         if refusal.state is BreakerState.FORCED_OPEN:
             message += (

@@ -60,7 +60,7 @@ async def test_transitions_are_told_to_the_observer_with_endpoint_and_model() ->
         ("main", "m", "half_open", "open"),
         ("main", "m", "closed", "half_open"),
     ]
-    assert stage.ear.reasons == ["2 of 2 calls failed", "2 of 2 calls failed", ""]
+    assert stage.ear.reasons == [*["2 of 2 calls failed (the last: CONNECTION_FAILED)"] * 2, ""]
 
 
 async def test_a_sick_model_does_not_make_another_sick() -> None:

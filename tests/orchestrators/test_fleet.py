@@ -313,7 +313,10 @@ async def test_a_view_tells_who_waits_and_why() -> None:
             error.turn.call(lambda: None)
         breaker, endpoint = stage.breaker(), stage.fleet.endpoints()[0]
         assert (breaker.waiting, endpoint.waiting) == (3, 3)
-        assert (breaker.reason, breaker.open_until) == ("2 of 2 calls failed", START + 15 * SECOND)
+        assert (breaker.reason, breaker.open_until) == (
+            "2 of 2 calls failed (the last: HTTP_STATUS)",
+            START + 15 * SECOND,
+        )
         for error in errors:
             assert error.turn is not None
             error.turn.leave()
