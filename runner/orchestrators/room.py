@@ -11,6 +11,10 @@ from runner.core.plan import JobId
 #: Seconds for which the place of somebody who was called is kept.
 KEEP_SECONDS: Final = 2.0
 
+#: So many of those who wait come to be told something new, in so many seconds.
+_RECALLED: Final = 10
+_RECALL_SECONDS: Final = 0.1
+
 
 #: A model, as tasks write it, and whether endpoints of other groups will do.
 Wanted = tuple[str, bool]
@@ -19,7 +23,7 @@ Wanted = tuple[str, bool]
 class Waiter:
     """A place in a Room: of an attempt that stands there, or the Turn of a task that is parked."""
 
-    __slots__ = ("_come", "_room", "job_id", "patience", "request_id", "wanted")
+    __slots__ = ("_come", "_room", "job_id", "patience", "request_id", "told_until", "wanted")
 
     def __init__(self, room: Room, wanted: Wanted, job_id: JobId, request_id: str, patience: float) -> None:
         self.wanted = wanted
@@ -27,6 +31,8 @@ class Waiter:
         self.request_id = request_id
         #: As of a Turn; of no meaning for an attempt that stands there.
         self.patience = patience
+        #: As of the Room when it came to stand there.
+        self.told_until = 0.0
         self._room = room
         self._come: Callable[[], None] | None = None
 
@@ -58,8 +64,11 @@ class Room:
         #: Called when somebody has joined the line.
         self._joined = joined
         self._lines: OrderedDict[JobId, OrderedDict[Waiter, None]] = OrderedDict()
-        #: The latest time that those in line were told, monotonic seconds: before it, nobody need come.
+        #: The latest time that those in line are told, monotonic seconds: before it, nobody need come.
         self.told_until = 0.0
+        #: Those in line who have not heard of it yet.
+        self._untold = 0
+        self._recall_at = 0.0
         #: By request: until when its place is kept.
         self._called: OrderedDict[str, float] = OrderedDict()
         self._waiting = 0
@@ -71,6 +80,7 @@ class Room:
         return self._waiting
 
     def join(self, waiter: Waiter) -> None:
+        waiter.told_until = self.told_until
         self._lines.setdefault(waiter.job_id, OrderedDict())[waiter] = None
         self._waiting += 1
         self.wanted[waiter.wanted] += 1
@@ -101,29 +111,51 @@ class Room:
 
     def call(self, now: float) -> None:
         """Call who is next. There is somebody."""
-        job_id, line = self._lines.popitem(last=False)
-        waiter, _ = line.popitem(last=False)
-        if line:
-            self._lines[job_id] = line
-        self._left(waiter)
+        waiter = self._first()
         self._called.pop(waiter.request_id, None)
         self._called[waiter.request_id] = now + KEEP_SECONDS
         waiter.come()
 
-    def recall(self) -> None:
-        """Let everybody come, though there is no place: they are to be told something new."""
-        lines, self._lines, self._waiting = self._lines, OrderedDict(), 0
-        self.wanted.clear()
-        for line in lines.values():
-            for waiter in line:
-                waiter.come()
+    def tell(self, until: float) -> None:
+        """There is something new to be told to everybody who waits now; `recall` lets them come for it."""
+        self.told_until, self._untold = until, self._waiting
+
+    def recall(self, now: float) -> None:
+        """Let a few of those come, though there is no place, who have not heard yet what there is to be told.
+
+        Each costs an attempt of its job, if a short one: all at once would hold up the whole daemon.
+        """
+        if now < self._recall_at:
+            return
+        self._recall_at = now + _RECALL_SECONDS
+        recalled = 0
+        for _ in range(len(self._lines)):
+            if recalled == _RECALLED or not self._untold:
+                return
+            # Who has come for it stands at the end of his job's line.
+            if self.next.told_until < self.told_until:
+                self._first().come()
+                recalled += 1
+            else:
+                self.pass_by()
 
     def arrived(self, request_id: str, now: float) -> bool:
         """Somebody came. True if this one was called, and its place is still kept."""
         return self._called.pop(request_id, 0.0) > now
 
+    def _first(self) -> Waiter:
+        """Who is next leaves the line, and his job's turn is over."""
+        job_id, line = self._lines.popitem(last=False)
+        waiter, _ = line.popitem(last=False)
+        if line:
+            self._lines[job_id] = line
+        self._left(waiter)
+        return waiter
+
     def _left(self, waiter: Waiter) -> None:
         self._waiting -= 1
+        if waiter.told_until < self.told_until and self._untold:
+            self._untold -= 1
         self.wanted[waiter.wanted] -= 1
         if not self.wanted[waiter.wanted]:
             del self.wanted[waiter.wanted]

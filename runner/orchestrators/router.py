@@ -188,7 +188,7 @@ class Router:
                 for _ in range(min(places, len(room))):
                     room.call(now)
                 if places <= 0 and len(room):
-                    self._tell_anew(room, targets)
+                    self._tell_anew(room, targets, now)
             waiting = waiting or len(room) > 0
         return waiting
 
@@ -203,13 +203,14 @@ class Router:
             else:
                 room.pass_by()
 
-    def _tell_anew(self, room: Room, targets: Sequence[Target]) -> None:
+    def _tell_anew(self, room: Room, targets: Sequence[Target], now: float) -> None:
         """Those who wait for a breaker come to hear of it when it has opened again for longer."""
         untils = [endpoint.breakers.guard(model).breaker.open_until for endpoint, model in targets]
         known = [until for until in untils if until is not None]
-        if known and len(known) == len(untils) and min(known) > room.told_until + _NEWS_SECONDS:
-            room.told_until = min(known)
-            room.recall()
+        if known and len(known) == len(untils):
+            if min(known) > room.told_until + _NEWS_SECONDS:
+                room.tell(min(known))
+            room.recall(now)
 
     def forget_targets(self) -> None:
         """The endpoints there are, or the models that they serve, have changed."""
@@ -317,7 +318,8 @@ class Router:
         wait = max(0.0, refusal.until - now)
         if refusal.reason is WaitReason.RATE_LIMITED and refusal.in_line:
             wait = max(wait + refusal.pace * len(room), _NO_ROOM_SECONDS)
-        room.told_until = max(room.told_until, refusal.until)
+        if not len(room):
+            room.tell(refusal.until)
         patience = _PATIENCE_SECONDS * (1 + self._with.chance())
         turn = Waiter(room, _wanted(prompt), prompt.job_id, prompt.request_id, patience) if refusal.in_line else None
         if turn is None:

@@ -249,6 +249,34 @@ async def test_who_waits_hears_of_it_when_the_breaker_has_opened_again() -> None
         assert stage.main.calls <= calls + 3
 
 
+async def test_those_who_wait_hear_of_it_a_few_at_a_time_and_each_once() -> None:
+    """An attempt for each of thousands in one instant would hold up what has nothing to do with it."""
+    async with Stage().open(looked_after=True) as stage, anyio.create_task_group() as group:
+        stage.main.seconds = 3
+        group.start_soon(stage.fail_or_wait)
+        await anyio.sleep(1)
+        stage.main.seconds = 0
+        await stage.fail()
+        came: dict[str, list[float]] = {}
+
+        async def wait(job: str) -> None:
+            while True:
+                at = await turn_of(await stage.put_off(job=job))
+                came.setdefault(job, []).append(at)
+
+        for number in range(100):
+            group.start_soon(wait, f"job-{number}")
+        # What is under way ends with a longer pause than they were told.
+        stage.main.error = AttemptError("HTTP_STATUS", "429", retryable=True, retry_after=60.0)
+        await anyio.sleep(1)
+        assert came == {}
+        await anyio.sleep(5)
+        group.cancel_scope.cancel()
+    assert [len(times) for times in came.values()] == [1] * 100
+    times = sorted(at for [at] in came.values())
+    assert all(sum(since <= at < since + 0.05 for at in times) <= 10 for since in times)
+
+
 async def _probe_in_vain(stage: Stage, error: AttemptPutOff) -> None:
     await turn_of(error)
     for _ in range(3):
