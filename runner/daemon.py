@@ -222,17 +222,8 @@ async def _serve(
         async with anyio.create_task_group() as loops:
             loops.start_soon(runner.run)
             loops.start_soon(work.sweep, ledger)
-            loops.start_soon(
-                partial(
-                    sample,
-                    telemetry.metrics,
-                    ledger,
-                    clock,
-                    interval=settings.metrics.sample_seconds,
-                    fleet=fleet,
-                    budgets=lambda: equipment.budgets,
-                )
-            )
+            sampling = partial(sample, telemetry.metrics, ledger, clock, fleet=fleet, budgets=lambda: equipment.budgets)
+            loops.start_soon(partial(sampling, interval=settings.metrics.sample_seconds))
             reload = partial(_reload, _Reached(equipment, runner, fleet, telemetry, masking), reread=reread)
             await _listen(settings, runner, fleet, equipment, telemetry, ready=ready, reload=reload, embedded=embedded)
             # Of the loop, which this outlasts: asyncio.run, too, waits for tasks without end.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from runner.core.errors import AttemptPutOff
+from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import AttemptFailed, AttemptParked, Event, Failure, TaskFailed, TaskTimedOut
 from runner.core.interpreter import JobRun
 from runner.core.plan import Instant, TaskPlan
@@ -20,35 +20,18 @@ SHORTEST_PARK: Final = 100_000
 
 def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment, *, now: Instant) -> Event:
     """The event of an attempt that failed or was put off."""
-    task_id, number, error = live.task.id, live.number, result.error
+    error = result.error
     if isinstance(error, AttemptPutOff):
-        return AttemptParked(
-            task_id,
-            attempt=number,
-            reason=error.wait_reason,
-            # A time that has passed already must not make a storm of commits.
-            until=max(int(error.until), now + SHORTEST_PARK),
-            endpoint=error.endpoint,
-            message=result.message,
-            usage=error.usage,
-        )
+        return _parked(live, error, result.message, now)
     timed_out = error.reason == "TIMED_OUT"
     if live.overdue or (timed_out and run.expired(now)):
-        late = Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran")
-        return TaskTimedOut(
-            task_id,
-            attempt=number,
-            failure=late,
-            endpoint=error.endpoint,
-            model=error.model,
-            usage=error.usage,
-        )
+        return _timed_out(live, error, Failure(DEADLINE_EXCEEDED, "the job's deadline passed while the task ran"))
     failure = Failure(error.reason, result.message)
     due = _next_try(live, result, run, equipment, now)
     if due is not None:
         return AttemptFailed(
-            task_id,
-            attempt=number,
+            live.task.id,
+            attempt=live.number,
             failure=failure,
             retry_at=due,
             endpoint=error.endpoint,
@@ -56,17 +39,34 @@ def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment
             usage=error.usage,
         )
     if timed_out:
-        return TaskTimedOut(
-            task_id,
-            attempt=number,
-            failure=failure,
-            endpoint=error.endpoint,
-            model=error.model,
-            usage=error.usage,
-        )
+        return _timed_out(live, error, failure)
     return TaskFailed(
-        task_id,
-        attempt=number,
+        live.task.id,
+        attempt=live.number,
+        failure=failure,
+        endpoint=error.endpoint,
+        model=error.model,
+        usage=error.usage,
+    )
+
+
+def _parked(live: LiveAttempt, put_off: AttemptPutOff, message: str, now: Instant) -> AttemptParked:
+    return AttemptParked(
+        live.task.id,
+        attempt=live.number,
+        reason=put_off.wait_reason,
+        # A time that has passed already must not make a storm of commits.
+        until=max(int(put_off.until), now + SHORTEST_PARK),
+        endpoint=put_off.endpoint,
+        message=message,
+        usage=put_off.usage,
+    )
+
+
+def _timed_out(live: LiveAttempt, error: AttemptError, failure: Failure) -> TaskTimedOut:
+    return TaskTimedOut(
+        live.task.id,
+        attempt=live.number,
         failure=failure,
         endpoint=error.endpoint,
         model=error.model,
