@@ -123,11 +123,25 @@ def artifact_message(artifact: core.Artifact) -> job_pb2.Artifact:
 
 
 def usage_message(usage: core.Usage) -> job_pb2.Usage:
-    return job_pb2.Usage(
+    message = job_pb2.Usage(
         calls=usage.calls,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
+    )
+    if usage.elsewhere:
+        message.elsewhere.extend(map(_usage_at_message, usage.elsewhere))
+    return message
+
+
+def _usage_at_message(part: core.UsageAt) -> job_pb2.UsageAt:
+    return job_pb2.UsageAt(
+        endpoint=part.endpoint,
+        model=part.model,
+        calls=part.calls,
+        prompt_tokens=part.prompt_tokens,
+        completion_tokens=part.completion_tokens,
+        total_tokens=part.total_tokens,
     )
 
 
@@ -156,7 +170,14 @@ def _usage(message: Any) -> core.Usage | None:
     if not message.HasField("usage"):
         return None
     usage = message.usage
-    return core.Usage(usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    elsewhere = tuple(map(_usage_at, usage.elsewhere)) if usage.elsewhere else ()
+    return core.Usage(usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, elsewhere)
+
+
+def _usage_at(part: job_pb2.UsageAt) -> core.UsageAt:
+    return core.UsageAt(
+        part.endpoint, part.model, part.calls, part.prompt_tokens, part.completion_tokens, part.total_tokens
+    )
 
 
 def _fallback(message: event_pb2.AttemptSucceeded) -> core.FallbackUsed | None:

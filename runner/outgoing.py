@@ -222,15 +222,16 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
         yield
     except aiohttp.ConnectionTimeoutError as error:
         message = f"no connection to {who} was made in time (setting `{limits.settings}.connect_timeout_seconds`)"
-        raise AttemptError("TIMED_OUT", message, retryable=True) from error
+        raise _never_reached(AttemptError("TIMED_OUT", message, retryable=True)) from error
     except TimeoutError as error:
         message = f"{who} did not answer within {limits.timeout:g} s"
         raise AttemptError("TIMED_OUT", message, retryable=True) from error
     except ssl.SSLError as error:
         # Also what aiohttp makes of one that comes while it connects. First, as some have no `os_error`.
-        raise _tls_failure(error, who, limits) from error
+        failure = _tls_failure(error, who, limits)
+        raise _never_reached(failure) if isinstance(error, aiohttp.ClientConnectorError) else failure from error
     except aiohttp.ClientConnectorError as error:
-        raise _not_connected(error, who, limits) from error
+        raise _never_reached(_not_connected(error, who, limits)) from error
     except aiohttp.TooManyRedirects as error:
         message = f"{who} redirected more often than is followed (setting `{limits.settings}.max_redirects`)"
         raise AttemptError("TOO_MANY_REDIRECTS", message, retryable=False) from error
@@ -239,11 +240,17 @@ def _telling(who: str, limits: CallLimits) -> Iterator[None]:
         raise AttemptError("INVALID_REDIRECT", message, retryable=False) from error
     except (aiohttp.InvalidURL, UnicodeError) as error:
         # UnicodeError: of a host name that cannot be looked up.
-        raise AttemptError("INVALID_URL", f"the address of {who} cannot be called", retryable=False) from error
+        failure = AttemptError("INVALID_URL", f"the address of {who} cannot be called", retryable=False)
+        raise _never_reached(failure) from error
     except aiohttp.ClientResponseError as error:
         raise AttemptError("INVALID_ANSWER", f"{who} did not answer in HTTP", retryable=True) from error
     except (aiohttp.ClientError, OSError) as error:
         raise _broken_off(error, who, limits) from error
+
+
+def _never_reached(failure: AttemptError) -> AttemptError:
+    failure.connected = False
+    return failure
 
 
 def _not_connected(error: aiohttp.ClientConnectorError, who: str, limits: CallLimits) -> AttemptError:
@@ -268,12 +275,13 @@ def _tls_failure(error: ssl.SSLError, who: str, limits: CallLimits) -> AttemptEr
     inner = getattr(error, "os_error", error)
     if isinstance(inner, ssl.SSLCertVerificationError):
         message = f"the certificate of {who} is not to be trusted: {inner.verify_message}{limits.tls_advice}"
-        return AttemptError(CERTIFICATE_REFUSED, message, retryable=False)
+        return _never_reached(AttemptError(CERTIFICATE_REFUSED, message, retryable=False))
     reason = (getattr(inner, "reason", None) or "no reason given").lower().replace("_", " ")
     if any(word in reason for word in _OF_OUR_CERTIFICATE):
         told = "refused us, most often for the certificate that we show or do not show"
         message = f"{who} {told}: {reason}{limits.tls_advice}"
-        return AttemptError(CERTIFICATE_REFUSED, message, retryable=False)
+        # It may come after we have sent the request, of which the other side reads nothing.
+        return _never_reached(AttemptError(CERTIFICATE_REFUSED, message, retryable=False))
     return AttemptError("CONNECTION_FAILED", f"TLS with {who} failed: {reason}", retryable=True)
 
 

@@ -44,6 +44,7 @@ from runner.core.events import (
     TaskSkipped,
     TaskTimedOut,
     Usage,
+    UsageAt,
     WaitReason,
 )
 from runner.core.findings import Finding
@@ -55,7 +56,10 @@ numbers = st.integers(1, 2**31 - 1)
 #: From 1677 to 2262, and to the microsecond.
 instants = st.integers(-9_223_372_036_000_000, 9_223_372_036_000_000)
 failures = st.builds(Failure, texts, texts, texts)
-usages = st.none() | st.builds(Usage, counts, counts, counts, counts)
+parts = st.builds(UsageAt, texts, texts, counts, counts, counts, counts)
+usages = st.none() | st.builds(
+    Usage, counts, counts, counts, counts, st.just(()) | st.lists(parts, max_size=3).map(tuple)
+)
 findings = st.builds(Finding, texts, texts, texts, texts, counts, counts)
 artifacts = st.builds(
     Artifact,
@@ -224,3 +228,10 @@ def test_an_event_of_a_newer_version_is_refused_by_number() -> None:
 @given(instants)
 def test_an_instant_keeps_its_microseconds_on_the_wire(instant: int) -> None:
     assert frames.instant(frames.timestamp(instant)) == instant
+
+
+def test_a_usage_of_a_version_that_told_no_places_is_all_of_the_place_that_its_event_names() -> None:
+    """The bytes are such a version's: event 1, `task_failed`, with the four counts of its usage."""
+    stored = bytes.fromhex("0801a2020d0a017432080801100218032005")
+    event = frames.decode_event(event_pb2.JobEvent.FromString(stored)).event
+    assert event == TaskFailed("t", attempt=0, failure=Failure("", ""), usage=Usage(1, 2, 3, 5))

@@ -44,5 +44,5 @@ class ChildEnd(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Mapping[TaskId, Json]
     #: The child's artifacts that hold the outputs which are too large to be among `outputs`.
     large_outputs: Mapping[TaskId, Artifact]
-    #: What its AI calls consumed; None where there were none.
+    #: What its AI calls consumed, all of it `elsewhere`, where endpoints are known; None where there were none.
     usage: Usage | None = None

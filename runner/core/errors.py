@@ -262,6 +262,8 @@ class AttemptError(RunnerError):
         self.endpoint = endpoint
         self.model = model
         self.usage = usage
+        #: False: the other side was never reached, so nothing was asked of it.
+        self.connected = True
         super().__init__(f"{reason}: {message}")
 
 

@@ -7,7 +7,8 @@ The protobuf messages of the same names (proto/altrunner/v1/event.proto) are the
 from __future__ import annotations
 
 import enum
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 import msgspec
 
@@ -69,22 +70,63 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     task_id: TaskId = ""
 
 
+class UsageAt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A part of what calls consumed, and where: at one endpoint and model."""
+
+    endpoint: str = ""
+    model: str = ""
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What calls to AI models consumed."""
 
+    #: Those that reached an endpoint.
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     #: May exceed the sum where an endpoint tells only the total.
     total_tokens: int = 0
+    #: Parts of these sums that were consumed at another endpoint or model than the one that is named beside them: by
+    #: the call that lost a hedge, by one that failed before another was answered, by a child job. Each place once.
+    elsewhere: tuple[UsageAt, ...] = ()
+
+    @property
+    def undivided(self) -> Usage:
+        """The same sums, without where they were consumed."""
+        return msgspec.structs.replace(self, elsewhere=()) if self.elsewhere else self
 
     def __add__(self, other: Usage) -> Usage:
+        """Both; what stands in neither's `elsewhere` was consumed at one place."""
         return Usage(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.total_tokens + other.total_tokens,
+            merged(self.elsewhere + other.elsewhere) if self.elsewhere or other.elsewhere else (),
         )
+
+
+_NOTHING: Final = UsageAt()
+
+
+def merged(parts: Iterable[UsageAt]) -> tuple[UsageAt, ...]:
+    """The same, with each place once, in the order of their names."""
+    sums: dict[tuple[str, str], UsageAt] = {}
+    for part in parts:
+        place = (part.endpoint, part.model)
+        before = sums.get(place, _NOTHING)
+        sums[place] = UsageAt(
+            *place,
+            before.calls + part.calls,
+            before.prompt_tokens + part.prompt_tokens,
+            before.completion_tokens + part.completion_tokens,
+            before.total_tokens + part.total_tokens,
+        )
+    return tuple(sums[place] for place in sorted(sums))
 
 
 class FallbackKind(enum.IntEnum):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from runner.core import instances
-from runner.core.events import Artifact, Failure, FallbackUsed, JobState, TaskState, Usage
+from runner.core.events import Artifact, Failure, FallbackUsed, JobState, TaskState
 from runner.core.interpreter import JobRun
 from runner.core.job import JobSummary
 from runner.core.plan import Instant, Plan, TaskId
@@ -32,7 +32,7 @@ from runner.core.record import (
     tokens_of,
 )
 from runner.core.runs import AttemptRun, TaskRun
-from runner.core.usage import usage_by
+from runner.core.usage import sum_of, usage_by
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -107,7 +107,7 @@ def compose(
         persona=plan.persona,
         priority=summary.priority.name.lower(),
         tags=plan.tags,
-        usage=_sum(result.usage for result in results.values()),
+        usage=sum_of(result.usage for result in results.values()),
         usage_by=tuple(usage_by(attempt for task in tasks for attempt in task.attempts)),
         metadata=_metadata(summary, plan, run),
         task_results=results,
@@ -161,7 +161,7 @@ def _task_record(task: TaskRun, told: _Told, execution_id: str, job_ended: Insta
         description=description if whole or len(description) <= _EXCERPT else f"{description[:_EXCERPT]}…",
         task_type=task.plan.kind,
         attempts=tuple(_attempt_record(attempt) for attempt in task.attempts),
-        usage=_sum(attempt.usage for attempt in task.attempts),
+        usage=sum_of(attempt.usage for attempt in task.attempts),
     )
 
 
@@ -175,6 +175,7 @@ def _attempt_record(attempt: AttemptRun) -> AttemptRecord:
         endpoint=attempt.endpoint,
         model=attempt.model,
         tokens=None if attempt.usage is None else tokens_of(attempt.usage),
+        elsewhere=() if attempt.usage is None else attempt.usage.elsewhere,
         fallback=_fallback_record(attempt.fallback),
         error=_sentence(attempt.failure),
     )
@@ -298,11 +299,6 @@ def _ended(sentence: str) -> str:
     line = " ".join(sentence.split())
     line = line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"
     return line if line.endswith((".", "!", "?", "…")) else f"{line}."
-
-
-def _sum(usages: Iterable[Usage | None]) -> Usage | None:
-    told = [usage for usage in usages if usage is not None]
-    return sum(told, Usage()) if told else None
 
 
 def _sentence(failure: Failure | None) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from runner.core.events import Usage
 from runner.core.plan import JobId, Mode
+
+#: Told what a call has consumed so far, when more of it is known; the last word stands.
+OnUsage = Callable[[Usage], None]
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,11 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     job_id: JobId = ""
     #: An earlier attempt failed: it counts against the retry budget.
     retry: bool = False
+    #: Takes the tokens for a second call beside this one out of the budgets; without it nothing bounds them.
+    #: Raises AttemptError: if they are not to be had. The second call is not made then.
+    reserve: Callable[[], Awaitable[None]] | None = None
+    #: For those who may cut the call off, and want to know what it has cost.
+    used: OnUsage | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

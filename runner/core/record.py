@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.errors import InvalidRecord
-from runner.core.events import Json, Usage
+from runner.core.events import Json, Usage, UsageAt
 from runner.core.plan import Mode, TaskId
 
 VERSION: Final = "1.0"
@@ -93,6 +93,9 @@ class AttemptRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     model: str = ""
     #: All tokens of its calls.
     tokens: int | None = None
+    #: Those of them, and the calls, that went to another endpoint or model than these: of a hedge, of endpoints that
+    #: failed before another one answered, of a child job.
+    elsewhere: tuple[UsageAt, ...] = ()
     #: Where it was not the first choice of an AI task that answered.
     fallback: FallbackRecord | None = None
     #: `REASON: a sentence`.

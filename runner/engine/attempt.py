@@ -23,12 +23,14 @@ from runner.core.events import (
     FallbackUsed,
     Json,
     Usage,
+    UsageAt,
     WaitReason,
 )
 from runner.core.job import Signal
 from runner.core.plan import Instant, JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
+from runner.core.usage import MAX_PLACES, gathered
 from runner.engine.budgets import Budgets
 from runner.ports import Attempt, Bulkhead, FileLeft, Handler, Outcome, Secrets
 
@@ -42,6 +44,8 @@ MAX_MESSAGE: Final = 4_000
 LATEST: Final = 10**16
 #: Counts are 64-bit on the wire.
 MAX_COUNT: Final = 2**63 - 1
+#: Characters of an endpoint's or model's name in `Usage.elsewhere`; the rest is cut off.
+MAX_NAME: Final = 256
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -241,7 +245,7 @@ class LiveAttempt(Attempt):
             return self._failed(failure)
         clean = Outcome(
             files=tuple(map(self._clean_file, outcome.files)),
-            usage=_checked(outcome.usage),
+            usage=self._clean_usage(outcome),
             endpoint=self._told(outcome.endpoint),
             model=self._told(outcome.model),
             fallback=self._clean_fallback(outcome.fallback),
@@ -264,6 +268,24 @@ class LiveAttempt(Attempt):
         failure = Failure(self._told(used.failure.reason), self._told(used.failure.message))
         return msgspec.structs.replace(used, instead_of=self._told(used.instead_of), failure=failure)
 
+    def _clean_usage(self, told: Outcome | AttemptError) -> Usage | None:
+        usage = told.usage
+        if usage is None:
+            return None
+        _check_counts(usage)
+        if not usage.elsewhere:
+            return usage
+        _check_parts(usage)
+        parts = tuple(
+            msgspec.structs.replace(
+                part, endpoint=self._told(part.endpoint)[:MAX_NAME], model=self._told(part.model)[:MAX_NAME]
+            )
+            for part in usage.elsewhere
+        )
+        return gathered(
+            [(told.endpoint, told.model, msgspec.structs.replace(usage, elsewhere=parts))], told.endpoint, told.model
+        )
+
     def _broke(self, error: BaseException) -> Failed:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return self._failed(AttemptError("HANDLER_ERROR", text, retryable=False))
@@ -281,7 +303,7 @@ class LiveAttempt(Attempt):
         """What the error tells is made fit to be stored, in place."""
         error.reason, error.endpoint, error.model = map(self._told, (error.reason, error.endpoint, error.model))
         try:
-            error.usage = _checked(error.usage)
+            error.usage = self._clean_usage(error)
         except (TypeError, ValueError):
             error.usage = None
         return Failed(error, self._told(error.message))
@@ -348,8 +370,22 @@ def _check_count(count: int | None) -> None:
         raise ValueError("a count is a whole number from 0 to 2**63 - 1")
 
 
-def _checked(usage: Usage | None) -> Usage | None:
-    if usage is not None:
-        for count in msgspec.structs.astuple(usage):
-            _check_count(count)
-    return usage
+def _check_counts(usage: Usage | UsageAt) -> None:
+    if not isinstance(usage, Usage | UsageAt):
+        raise TypeError(f"a usage is a Usage, not {type(usage).__name__}")
+    for count in (usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens):
+        if count is None:
+            raise ValueError("a count is a number")
+        _check_count(count)
+
+
+def _check_parts(usage: Usage) -> None:
+    """Raises ValueError, TypeError: if the parts of a usage are no parts of it, or more than are told."""
+    parts = usage.elsewhere
+    if not isinstance(parts, tuple) or len(parts) > MAX_PLACES:
+        raise ValueError(f"the parts of a usage are a tuple of at most {MAX_PLACES}")
+    for part in parts:
+        _check_counts(part)
+    for name in ("calls", "prompt_tokens", "completion_tokens", "total_tokens"):
+        if sum(getattr(part, name) for part in parts) > getattr(usage, name):
+            raise ValueError(f"the parts of a usage have more `{name}` than the whole")

@@ -33,7 +33,7 @@ from runner.core.errors import (
 from runner.core.events import TaskState, WaitReason
 from runner.core.job import Frame, JobSummary
 from runner.core.plan import Instant, JobId
-from runner.core.usage import usage_of
+from runner.core.usage import places_of
 from runner.engine.again import RETRY_OF
 from runner.engine.family import PARENT, ROOT, child_labels, depth_of
 from runner.engine.lending import Lending
@@ -208,7 +208,7 @@ class Children(Jobs):
                 for artifact in task.artifacts
                 if artifact.id == task.output_artifact_id
             },
-            usage=usage_of(run),
+            usage=places_of(run),
         )
 
     def _put_off(self, error: Exception, seconds: float = 0.0) -> AttemptPutOff:

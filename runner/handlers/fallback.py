@@ -20,6 +20,7 @@ from msgspec import UNSET, Meta
 from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitReason
+from runner.core.usage import gathered
 from runner.ports import Outcome
 
 #: The endpoint takes no calls, for a while or until somebody acts.
@@ -181,7 +182,11 @@ class Trial:
         self._refusals.append(refusal)
         if position == 0 and self._on_open is OnOpen.FAIL:
             raise AttemptError(
-                WaitReason.BREAKER_OPEN.name, refusal.message, retryable=False, endpoint=refusal.endpoint
+                WaitReason.BREAKER_OPEN.name,
+                refusal.message,
+                retryable=False,
+                endpoint=refusal.endpoint,
+                usage=refusal.usage,
             ) from refusal
 
     def _failed(self, position: int, failure: AttemptError) -> None:
@@ -197,15 +202,20 @@ class Trial:
         return FallbackUsed(kind=kind, position=position, instead_of=self._endpoint, failure=why, age_seconds=age)
 
     def _with_all_usage(self, outcome: Outcome) -> Outcome:
-        """What calls that failed consumed is consumed, too; where nobody answered, it is told of the last of them."""
+        """With what calls that failed consumed; where nobody answered, the last of them is the place that is named."""
         if self._failures and not outcome.endpoint:
             last = self._failures[-1]
             outcome = msgspec.structs.replace(outcome, endpoint=last.endpoint, model=last.model)
-        return msgspec.structs.replace(outcome, usage=self._usage(outcome.usage))
+        if not self._failures and not self._refusals:
+            return outcome
+        return msgspec.structs.replace(outcome, usage=self._usage(outcome.endpoint, outcome.model, outcome.usage))
 
-    def _usage(self, *more: Usage | None) -> Usage | None:
-        told = [usage for usage in (*(failure.usage for failure in self._failures), *more) if usage is not None]
-        return sum(told, Usage()) if told else None
+    def _usage(self, endpoint: str, model: str, usage: Usage | None = None) -> Usage | None:
+        """That of all calls, as it is told beside the endpoint and model at which `usage` was consumed."""
+        # One that waits may have called before: a key that is refused forces its breaker open.
+        ended: list[AttemptError] = [*self._failures, *self._refusals]
+        others = ((each.endpoint, each.model, each.usage) for each in ended)
+        return gathered([*others, (endpoint, model, usage)], endpoint, model)
 
     def _end(self) -> AttemptError:
         """What became of the first choice, and of those that were to stand in."""
@@ -214,7 +224,7 @@ class Trial:
         else:
             others = self._failures
             first = min(self._refusals, key=lambda refusal: refusal.until)
-        first.usage = self._usage()
+        first.usage = self._usage(first.endpoint, first.model)
         if others:
             first.message += "; its fallbacks failed, too: " + "; ".join(other.message for other in others)
         elif len(self._refusals) > 1:

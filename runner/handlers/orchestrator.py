@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -109,7 +109,7 @@ class _Asking:
         self._parameters = parameters
         self._telling = _Telling(attempt, parameters.max_tokens)
         self._endpoint, _ = handler.chosen(parameters.endpoint)
-        self._prompt = _prompt(attempt, parameters)
+        self._prompt = _prompt(attempt, parameters, self._reserve)
         #: Whether its answers are for others, too.
         self._keeps = any(fallback.cached is not None for fallback in parameters.fallback)
 
@@ -134,10 +134,14 @@ class _Asking:
         """Every call goes through here: that of the task's own choice, and those of its fallbacks."""
         prompt, endpoint = self._to(position, seconds)
         _, orchestrator = self._handler.chosen(endpoint)
-        await self._attempt.reserve_tokens(_sent(prompt), answer=self._parameters.max_tokens)
+        await self._reserve()
         # Texts of two answers would stand in one stream: what follows a piece of another one is only counted.
         tell = self._telling.count if self._telling.streamed else self._telling.text
         return _outcome(await orchestrator.ask(prompt, tell))
+
+    async def _reserve(self) -> None:
+        """Take the tokens of one call. All have the same question."""
+        await self._attempt.reserve_tokens(_sent(self._prompt), answer=self._parameters.max_tokens)
 
     def _to(self, position: int, seconds: float) -> tuple[Prompt, str | None]:
         """What a choice is asked, and who it is."""
@@ -196,7 +200,7 @@ class _Telling:
             self._attempt.progress(fraction, completed=min(self._pieces, self._max_tokens), total=self._max_tokens)
 
 
-def _prompt(attempt: Attempt, parameters: PromptParameters) -> Prompt:
+def _prompt(attempt: Attempt, parameters: PromptParameters, reserve: Callable[[], Awaitable[None]]) -> Prompt:
     return Prompt(
         request_id=attempt.idempotency_key,
         text=_text(attempt, parameters.prompt),
@@ -209,6 +213,7 @@ def _prompt(attempt: Attempt, parameters: PromptParameters) -> Prompt:
         timeout=attempt.remaining(),
         job_id=attempt.job_id,
         retry=attempt.failures > 0,
+        reserve=reserve,
     )
 
 

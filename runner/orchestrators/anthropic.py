@@ -101,7 +101,7 @@ class Anthropic:
         model = asking.model_of(prompt, self._connection)
         gathered = _Gathered(self._connection, on_text)
         async with self._connection.post(f"{self._prefix}messages", _question(prompt, model), prompt) as incoming:
-            await gathered.read(incoming)
+            await gathered.read(incoming, prompt.used)
         return asking.in_json(gathered.answer(model), prompt, self._connection.name)
 
     async def health(self) -> None:

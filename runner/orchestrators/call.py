@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+import anyio
+import msgspec
+
 from runner.core.breaker import CallOutcome, Permit
 from runner.core.errors import AttemptError, AttemptPutOff
+from runner.core.events import Usage
 from runner.core.prompt import Answer, Prompt
 from runner.core.rates import Taken
+from runner.core.usage import Place
 from runner.orchestrators.asking import ANSWER_NOT_JSON
 from runner.orchestrators.connection import UNAUTHORIZED
 from runner.outgoing import CERTIFICATE_REFUSED
@@ -25,6 +30,8 @@ _ANSWERS: Final = frozenset({ANSWER_NOT_JSON})
 
 #: Reasons that are given before anything was sent.
 _NOT_CALLED: Final = frozenset({"INVALID_PARAMETERS"})
+
+_ONE_CALL: Final = Usage(calls=1)
 
 #: Seconds: a call that was cancelled this close to its time was cut by its time.
 _CLOSE: Final = 0.05
@@ -45,10 +52,29 @@ class Call:
         self._first_text: float | None = None
         self._on_text: Callable[[str], Awaitable[None]]
         self._over = False
+        #: Whether it was begun.
+        self.made = False
+        #: What it consumed, once it is over, as far as anybody knows; None: nothing.
+        self.usage: Usage | None = None
+        #: Of a call that was cut off nobody learns more than that it was made, unless it is watched.
+        self._so_far = _ONE_CALL
+        self._place: Place | None = None
+
+    @property
+    def place(self) -> Place:
+        """The endpoint and the model that it went to, as the endpoint names it where that is known."""
+        return self._place or (self.endpoint.name, self.prompt.model or self.endpoint.settings.model)
+
+    def watch(self) -> None:
+        """Learn what it consumes while it is under way: it may be cut off. Before it is made."""
+        self.prompt = msgspec.structs.replace(self.prompt, used=self._use)
+
+    def _use(self, usage: Usage) -> None:
+        self._so_far = usage
 
     async def make(self, on_text: Callable[[str], Awaitable[None]]) -> Answer:
         """Make it. Raises AttemptError: as the endpoint's protocol does."""
-        self._over = True
+        self._over = self.made = True
         self._on_text = on_text
         outcome: CallOutcome | None = None
         retry_after: float | None = None
@@ -57,13 +83,22 @@ class Call:
             answer = await self.endpoint.speaker.ask(self.prompt, self._hear)
         except AttemptError as error:
             outcome, retry_after = outcome_of(error), error.retry_after
+            error.endpoint, error.model = self._place = (
+                error.endpoint or self.endpoint.name,
+                error.model or self.place[1],
+            )
+            self.usage = error.usage
             if outcome is CallOutcome.FAILED:
                 self.guard.last_failure = error.reason
             tokens = 0 if error.usage is None else error.usage.total_tokens
             raise
+        except anyio.get_cancelled_exc_class():
+            self.usage = self._so_far
+            raise
         else:
             outcome = CallOutcome.ANSWERED
             tokens = answer.usage.total_tokens or None
+            self.usage, self._place = answer.usage, (answer.endpoint, answer.model)
             return answer
         finally:
             now = self.endpoint.time()

@@ -13,7 +13,7 @@ from yarl import URL
 
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
-from runner.core.prompt import Prompt
+from runner.core.prompt import OnUsage, Prompt
 from runner.core.secret import Secret
 from runner.orchestrators.settings import EndpointSettings
 from runner.outgoing import CallLimits, IncomingAnswer, call, excerpt, retry_after_seconds, status_is_retryable
@@ -66,13 +66,17 @@ class Connection:
             headers["traceparent"] = prompt.traceparent
         limits = self._limits(min(prompt.timeout, self.settings.timeout_seconds))
         content = msgspec.json.encode(body)
+        if prompt.used is not None and self.settings.hedge:
+            # The session tells when it was sent.
+            prompt.used(Usage())
         try:
-            async with self._call("POST", path, limits, headers, body=content) as incoming:
+            async with self._call("POST", path, limits, headers, body=content, used=prompt.used) as incoming:
                 yield incoming
         except AttemptError as error:
-            # Whatever failed, it was a call to this endpoint, and it may cost.
             error.model = error.model or prompt.model or self.settings.model
-            error.usage = error.usage or Usage(calls=1)
+            if error.connected:
+                # Whatever failed, it was a call to this endpoint, and it may cost.
+                error.usage = error.usage or Usage(calls=1)
             raise
 
     async def check(self, path: str) -> None:
@@ -118,6 +122,7 @@ class Connection:
         *,
         body: bytes | None = None,
         query: Mapping[str, str] = MappingProxyType({}),
+        used: OnUsage | None = None,
     ) -> AsyncIterator[IncomingAnswer]:
         outgoing = call(
             self._session,
@@ -129,6 +134,7 @@ class Connection:
             body=body,
             # A redirect would carry the prompt, and the key, to an address nobody configured.
             allow_redirects=False,
+            trace_request_ctx=used,
         )
         try:
             async with outgoing as incoming:

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from runner.core.errors import AttemptError
 from runner.core.events import Usage
-from runner.core.prompt import Answer
+from runner.core.prompt import Answer, OnUsage
 from runner.orchestrators.connection import Connection
 from runner.orchestrators.event_stream import EventStream
 from runner.outgoing import IncomingAnswer
@@ -35,11 +36,21 @@ class Gathered(ABC):
     def _usage(self) -> Usage:
         """What it cost."""
 
-    async def read(self, incoming: IncomingAnswer) -> None:
-        """Read it to its end, whatever its form.
+    async def read(self, incoming: IncomingAnswer, used: OnUsage | None = None) -> None:
+        """Read it to its end, whatever its form. `used` is told what it has cost by then, even if it is cut off.
 
         Raises AttemptError: INVALID_ANSWER if it stops before it is finished; as `IncomingAnswer.chunks`.
         """
+        try:
+            await self._read(incoming)
+        except AttemptError as error:
+            error.usage = self._usage()
+            raise
+        finally:
+            if used is not None:
+                used(self._usage())
+
+    async def _read(self, incoming: IncomingAnswer) -> None:
         if incoming.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream":
             await self._read_events(incoming)
         else:

@@ -11,7 +11,7 @@ from functools import partial
 
 import anyio
 
-from runner.core.errors import AttemptError
+from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.prompt import Answer
 from runner.orchestrators.call import Call
 
@@ -20,6 +20,8 @@ OnText = Callable[[str], Awaitable[None]]
 
 async def hedged(calls: list[Call], second: Callable[[], Call | None], after: float, on_text: OnText) -> Answer:
     """Make the call that is in `calls`, and a second one, put there too, if it takes longer than `after` seconds.
+
+    The second one is made once its prompt's `reserve` allows it. At the end, each call that was made knows its usage.
 
     Whichever gives text first goes on alone, so that watchers never see two answers mixed. A call that fails changes
     nothing as long as the other one goes on.
@@ -34,7 +36,7 @@ async def hedged(calls: list[Call], second: Callable[[], Call | None], after: fl
                 await race.decided.wait()
             if not race.decided.is_set() and (other := second()) is not None:
                 calls.append(other)
-                tasks.start_soon(race.run, other)
+                tasks.start_soon(race.join, other)
     finally:
         # One that was cancelled before it could begin.
         for call in calls:
@@ -60,6 +62,7 @@ class _Race:
             return
         with anyio.CancelScope() as scope:
             self._scopes[call] = scope
+            call.watch()
             try:
                 answer = await call.make(partial(self._text, call))
             except AttemptError as error:
@@ -69,6 +72,15 @@ class _Race:
                 if self._win(call):
                     self._answer = answer
         self.decided.set()
+
+    async def join(self, call: Call) -> None:
+        """Run as a second call, if the tokens for it are to be had before the first one has decided the race."""
+        with anyio.CancelScope() as scope:
+            self._scopes[call] = scope
+            if self._winner is not None or not await _afforded(call):
+                call.give_up()
+                return
+        await self.run(call)
 
     def result(self) -> Answer:
         if self._answer is not None:
@@ -92,3 +104,16 @@ class _Race:
                 if other is not call:
                     scope.cancel()
         return self._winner is call
+
+
+async def _afforded(call: Call) -> bool:
+    """Whether budgets have the tokens for a second call; if not, the first one goes on alone."""
+    if call.prompt.reserve is None:
+        return True
+    try:
+        await call.prompt.reserve()
+    except AttemptError as refusal:
+        if isinstance(refusal, AttemptPutOff) and refusal.turn is not None:
+            refusal.turn.leave()
+        return False
+    return True

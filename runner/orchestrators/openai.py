@@ -67,7 +67,7 @@ class OpenAI:
         gathered = _Gathered(self._connection, on_text)
         path = f"{self._prefix}chat/completions"
         async with self._connection.post(path, _question(prompt, model), prompt) as incoming:
-            await gathered.read(incoming)
+            await gathered.read(incoming, prompt.used)
         return asking.in_json(gathered.answer(model), prompt, self._connection.name)
 
     async def health(self) -> None:

@@ -14,6 +14,8 @@ from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage, WaitReason
 from runner.core.fleet import EndpointHealth
 from runner.core.prompt import Answer, Prompt
+from runner.core.record import tokens_of
+from runner.core.usage import gathered
 from runner.orchestrators.breakers import MICROS
 from runner.orchestrators.call import Call
 from runner.orchestrators.connection import UNAUTHORIZED
@@ -109,22 +111,22 @@ class Router:
         now = self._with.time()
         ends_at = now + prompt.timeout
         call = await self._admitted(prompt, ends_at, now)
-        failed: list[Endpoint] = []
+        failed: list[Call] = []
         while True:
             calls = [call]
             try:
                 answer = await self._made(calls, prompt, failed, ends_at, on_text)
             except AttemptError as error:
-                failed += [each.endpoint for each in calls]
+                failed += [each for each in calls if each.made]
                 other = self._elsewhere(prompt, failed, ends_at) if _unreached(calls, error) else None
                 if other is None:
-                    error.usage = (error.usage or Usage()) + Usage(calls=len(failed) - 1)
+                    error.usage = _consumed(failed, error.endpoint, error.model)
                     if error.reason == UNAUTHORIZED:
                         self._await_key(prompt, error)
                     raise
                 call = other
             else:
-                return _costing(answer, len(failed) + len(calls) - 1)
+                return _costing(answer, [*failed, *calls]) if failed or len(calls) > 1 else answer
 
     def _await_key(self, prompt: Prompt, error: AttemptError) -> None:
         """Raises AttemptPutOff: if its breaker is forced open now; with another key, the task goes on."""
@@ -132,23 +134,23 @@ class Router:
         refusal = self._look(self._targets(_wanted(prompt)), now)
         if refusal.reason is WaitReason.OUT_OF_SERVICE and self._with.settings.wait_for_operators:
             put_off = self._put_off(refusal, prompt, self._room(_wanted(prompt)), now)
-            put_off.usage = error.usage
+            put_off.usage = gathered([(error.endpoint, error.model, error.usage)], put_off.endpoint)
             raise put_off from error
 
     async def _made(
-        self, calls: list[Call], prompt: Prompt, failed: Sequence[Endpoint], ends_at: float, on_text: OnText
+        self, calls: list[Call], prompt: Prompt, failed: Sequence[Call], ends_at: float, on_text: OnText
     ) -> Answer:
         """Make the call that is in `calls`; a second one that is made beside it is put there, too."""
         [first] = calls
         after = first.endpoint.hedge_after()
         if after is None:
             return await first.make(on_text)
-        second = partial(self._elsewhere, prompt, [*failed, first.endpoint], ends_at)
+        second = partial(self._elsewhere, prompt, [*failed, first], ends_at)
         try:
             return await hedged(calls, second, after, on_text)
         finally:
             for other in calls[1:]:
-                other.endpoint.hedges += 1
+                other.endpoint.hedges += other.made
 
     async def health(self) -> None:
         """Raises AttemptError: if none of its endpoints answers its health check."""
@@ -251,10 +253,11 @@ class Router:
             called = await _stand_in_line(room, prompt, patience_ends - now)
             now = anyio.current_time()
 
-    def _elsewhere(self, prompt: Prompt, failed: Sequence[Endpoint], ends_at: float) -> Call | None:
+    def _elsewhere(self, prompt: Prompt, failed: Sequence[Call], ends_at: float) -> Call | None:
         """A call at an endpoint that has not failed, if one may begin at once. It is a repetition."""
         targets = self._targets(_wanted(prompt))
-        others = [target for target in targets if target[0] not in failed]
+        tried = {call.endpoint for call in failed}
+        others = [target for target in targets if target[0] not in tried]
         again = msgspec.structs.replace(prompt, retry=True)
         begun = self._begin(again, others, ends_at, anyio.current_time())
         return begun if isinstance(begun, Call) else None
@@ -350,12 +353,19 @@ def _places(targets: Sequence[Target], now: float) -> int:
 
 def _unreached(calls: Sequence[Call], error: AttemptError) -> bool:
     """Nothing was done, or what was is known by its Idempotency-Key: another endpoint may be asked."""
-    return error.reason in {"CONNECTION_FAILED", UNAUTHORIZED} and not any(call.heard for call in calls)
+    if error.reason not in {"CONNECTION_FAILED", UNAUTHORIZED}:
+        return False
+    return not any(call.heard or (call.usage and tokens_of(call.usage)) for call in calls)
 
 
-def _costing(answer: Answer, calls: int) -> Answer:
-    """With so many calls beside the one that was answered."""
-    return msgspec.structs.replace(answer, usage=answer.usage + Usage(calls=calls)) if calls else answer
+def _costing(answer: Answer, calls: Sequence[Call]) -> Answer:
+    """With what was consumed by the calls beside the one that was answered."""
+    return msgspec.structs.replace(answer, usage=_consumed(calls, answer.endpoint, answer.model))
+
+
+def _consumed(calls: Sequence[Call], endpoint: str, model: str) -> Usage | None:
+    """What calls consumed, as it is told beside the endpoint and model of one of them."""
+    return gathered(((*call.place, call.usage) for call in calls), endpoint, model)
 
 
 def _live(targets: Sequence[Target], now: float) -> list[Target]:

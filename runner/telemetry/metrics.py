@@ -26,6 +26,7 @@ from runner.core.events import AttemptStarted, JobAccepted, JobStarted, JobState
 from runner.core.fleet import BreakerView, EndpointHealth, EndpointView
 from runner.core.job import JobSummary, Share
 from runner.core.plan import Instant
+from runner.core.usage import by_place
 from runner.telemetry.masking import Masking
 from runner.telemetry.settings import MetricsSettings
 from runner.telemetry.timeline import AttemptStretch, RunStretch, Stretch, TaskStretch
@@ -313,10 +314,13 @@ class Metrics:
             series.observe(_seconds(stretch.began, stretch.ended))
 
     def _used(self, usage: Usage, stretch: AttemptStretch) -> None:
-        """Count what an attempt consumed, whatever became of it."""
-        model = (self._endpoint(stretch.endpoint), self._model(stretch.model))
+        """Count what an attempt consumed, whatever became of it, where it was consumed."""
         labels = stretch.run.job.labels
         owners = [(key, self._values[key](labels[key])) for key in self._values if key in labels]
+        for (endpoint, model), part in by_place(usage, stretch.endpoint, stretch.model).items():
+            self._used_at((self._endpoint(endpoint), self._model(model)), part, owners)
+
+    def _used_at(self, model: tuple[str, str], usage: Usage, owners: Sequence[tuple[str, str]]) -> None:
         self._calls.labels(*model).inc(usage.calls)
         for owner in owners:
             self._label_calls.labels(*owner).inc(usage.calls)

@@ -27,8 +27,10 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from runner import __version__
-from runner.core.events import Failure, JobState, TaskState
+from runner.core.events import Failure, JobState, TaskState, Usage
 from runner.core.plan import TaskId
+from runner.core.record import tokens_of
+from runner.core.usage import by_place
 from runner.telemetry.masking import Masking
 from runner.telemetry.settings import TraceSettings
 from runner.telemetry.timeline import LOST, AttemptStretch, Run, RunStretch, Stretch, TaskStretch
@@ -158,8 +160,7 @@ class Traces:
         if stretch.fallback is not None:
             attributes["alt_runner.fallback"] = stretch.fallback.kind.name.lower()
         if stretch.usage is not None:
-            attributes["gen_ai.usage.input_tokens"] = stretch.usage.prompt_tokens
-            attributes["gen_ai.usage.output_tokens"] = stretch.usage.completion_tokens
+            attributes |= _used(stretch.usage, stretch.endpoint, stretch.model)
         return self._span(
             f"attempt {stretch.handler}",
             stretch,
@@ -268,6 +269,20 @@ def _batching(exporter: SpanExporter, bound: int) -> BatchSpanProcessor:
         schedule_delay_millis=_DELAY_MILLISECONDS,
         max_export_batch_size=min(_BATCH, bound),
     )
+
+
+def _used(usage: Usage, endpoint: str, model: str) -> dict[str, str | bool | int | float]:
+    """The tokens of the model that the span names, and what was consumed beside it."""
+    places = by_place(usage, endpoint, model)
+    own = places.pop((endpoint, model), None)
+    told: dict[str, str | bool | int | float] = {}
+    if own is not None:
+        told["gen_ai.usage.input_tokens"] = own.prompt_tokens
+        told["gen_ai.usage.output_tokens"] = own.completion_tokens
+    if places:
+        told["alt_runner.elsewhere.calls"] = sum(part.calls for part in places.values())
+        told["alt_runner.elsewhere.tokens"] = sum(map(tokens_of, places.values()))
+    return told
 
 
 def _trace_id(run: Run, parent: Parent | None) -> int:

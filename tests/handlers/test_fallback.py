@@ -14,7 +14,7 @@ import trio.testing
 from runner.core.alt import decode
 from runner.core.answers import AnswerCachePolicy, KeptAnswer
 from runner.core.errors import AttemptError, AttemptPutOff, InvalidDescriptor, LedgerUnavailable
-from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitReason
+from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, UsageAt, WaitReason
 from runner.core.plan import Instant
 from runner.core.prompt import Answer, Prompt
 from runner.handlers.checks import kinds_of
@@ -210,7 +210,7 @@ async def test_in_the_last_attempt_the_fallbacks_have_their_turn_and_all_usage_i
     b = refusing("b", broke("CONNECTION_FAILED"))
     outcome = await ran(refusing("a", broke()), b, Scripted("c"), fallback=[{"endpoint": "b"}, {"endpoint": "c"}])
     assert told(outcome) == ("c says", FallbackKind.ENDPOINT, 2)
-    assert outcome.usage == Usage(calls=3, total_tokens=3)
+    assert outcome.usage == Usage(calls=3, total_tokens=3, elsewhere=(UsageAt("a", "", 2),))
     assert outcome.fallback is not None
     assert outcome.fallback.failure == Failure("HTTP_STATUS", "it said HTTP_STATUS")
 

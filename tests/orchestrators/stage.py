@@ -51,6 +51,8 @@ class Behind:
         #: Waited for before the first text.
         self.cue: anyio.Event | None = None
         self.tokens = 0
+        #: What it tells of its usage, one after the other, to those who want to know, before it takes its time.
+        self.tells: list[Usage] = []
         self.serves: tuple[str, ...] = ()
         self.calls = 0
         self.under_way = 0
@@ -68,6 +70,9 @@ class Behind:
         self.most_under_way = max(self.most_under_way, self.under_way)
         self.asked.append(prompt)
         self.times.append(anyio.current_time())
+        if prompt.used is not None:
+            for usage in self.tells:
+                prompt.used(usage)
         try:
             if self.first_text is not None:
                 await anyio.sleep(self.first_text)

@@ -14,9 +14,10 @@ import trio.testing
 
 from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, Turn
-from runner.core.events import Usage, WaitReason
+from runner.core.events import Usage, UsageAt, WaitReason
 from runner.core.prompt import Answer
 from runner.core.secret import Secret
+from runner.core.usage import by_place
 from tests.orchestrators.hostile import Pieces
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 
@@ -64,8 +65,36 @@ async def test_an_endpoint_that_cannot_be_reached_costs_no_attempt_where_another
         answers = [await stage.ask() for _ in range(4)]
         assert {answer.endpoint for answer in answers} == {"b"}
         assert stage.state(endpoint="a") is BreakerState.OPEN
-        # The call that came to nothing is told: it may have cost.
-        assert sum(answer.usage.calls for answer in answers) == 4 + stage.calls["a"]
+        assert {answer.usage for answer in answers} == {Usage(calls=1)}, "no connection, no call"
+
+
+async def test_a_call_that_broke_off_before_another_endpoint_answered_is_told_where_it_was_made() -> None:
+    async with pool("a", "b").open() as stage:
+        stage.behind["a"].error = broken_off(tokens=7)
+        with pytest.raises(AttemptError) as caught:
+            await stage.ask()
+        assert caught.value.usage == Usage(1, total_tokens=7), "its tokens are spent: no other one is asked at once"
+        stage.behind["a"].error, stage.behind["b"].tokens = broken_off(), 9
+        answer = await stage.ask()
+        assert (answer.endpoint, answer.usage) == ("b", Usage(2, total_tokens=9, elsewhere=(UsageAt("a", "m", 1),)))
+
+
+async def test_where_all_break_off_each_is_told_its_own_call() -> None:
+    async with pool("a", "b", "c").open() as stage:
+        for behind in stage.behind.values():
+            behind.error = broken_off()
+        with pytest.raises(AttemptError) as caught:
+            await stage.ask()
+        usage, last = caught.value.usage, caught.value.endpoint
+        assert usage is not None
+        assert {place: part.calls for place, part in by_place(usage, last, "m").items()} == {
+            (name, "m"): 1 for name in "abc"
+        }
+
+
+def broken_off(tokens: int = 0) -> AttemptError:
+    usage = Usage(1, total_tokens=tokens)
+    return AttemptError("CONNECTION_FAILED", "broke off", retryable=True, usage=usage)
 
 
 async def test_a_failure_that_may_have_done_something_is_not_repeated_elsewhere_within_the_attempt() -> None:
@@ -288,7 +317,8 @@ async def test_a_call_that_met_the_refusal_of_the_key_waits_for_another_key() ->
     async with Stage().open() as stage:
         stage.main.error = AttemptError("UNAUTHORIZED", "no", retryable=False, usage=Usage(calls=1))
         error = await stage.put_off(request="job/task")
-        assert (error.wait_reason, error.usage) == (WaitReason.OUT_OF_SERVICE, Usage(calls=1))
+        assert error.wait_reason is WaitReason.OUT_OF_SERVICE
+        assert error.usage == Usage(calls=1, elsewhere=(UsageAt("main", "m", 1),)), "who waits names no model"
         stage.main.error = None
         called = anyio.Event()
         assert error.turn is not None

@@ -270,6 +270,7 @@ class Usage(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
     calls: _builtins.int
     """Calls that reached an endpoint."""
     prompt_tokens: _builtins.int
@@ -278,6 +279,13 @@ class Usage(_message.Message):
     """Tokens of answers, as the endpoints counted them."""
     total_tokens: _builtins.int
     """All tokens; may exceed the sum where an endpoint tells only the total."""
+    @_builtins.property
+    def elsewhere(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageAt]:
+        """Parts of these sums that were consumed at another endpoint or model than the one that the event names beside them:
+        by the call that lost a hedge, by calls that failed before another was answered, by a child job. Each endpoint and
+        model once, at most 64; what is in none of them was consumed where the event says.
+        """
+
     def __init__(
         self,
         *,
@@ -285,14 +293,57 @@ class Usage(_message.Message):
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         total_tokens: _builtins.int = ...,
+        elsewhere: _abc.Iterable[Global___UsageAt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "completion_tokens", b"completion_tokens", "elsewhere", b"elsewhere", "prompt_tokens", b"prompt_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class UsageAt(_message.Message):
+    """A part of what calls to AI models consumed, and where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """The endpoint, or empty where it is not known."""
+    model: _builtins.str
+    """The model, or empty where it is not known."""
+    calls: _builtins.int
+    """Calls that reached the endpoint."""
+    prompt_tokens: _builtins.int
+    """Tokens of prompts, as the endpoint counted them."""
+    completion_tokens: _builtins.int
+    """Tokens of answers, as the endpoint counted them."""
+    total_tokens: _builtins.int
+    """All tokens; may exceed the sum where the endpoint tells only the total."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        model: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        total_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "completion_tokens", b"completion_tokens", "endpoint", b"endpoint", "model", b"model", "prompt_tokens", b"prompt_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageAt: _TypeAlias = UsageAt  # noqa: Y015
 
 @_typing.final
 class Artifact(_message.Message):
