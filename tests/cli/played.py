@@ -1,4 +1,4 @@
-"""A process that serves a played fleet by the AdminService, for tests of commands: `python -m tests.cli.played`."""
+"""A process that serves a played fleet by the AdminService, for tests of commands."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ async def serve() -> None:
     await server.stop(1)
 
 
-if __name__ == "__main__":
+def main() -> None:
     asyncio.run(serve())

@@ -1,4 +1,4 @@
-"""The command line, in this process or as one of its own."""
+"""The command line: in this process, as one of its own, or as the program that people start."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from runner.cli import application
+from runner.cli import application, main
+from tests.processes import Process, Surroundings
 
 #: `alt-runner`, without the need to have it on the path. Whoever runs the tests may have SIGINT ignored, and a child
 #: inherits that. It is undone in the program itself: code between fork and exec (`preexec_fn`) is run in a copy of this
 #: process, in which gRPC has threads, and now and then that copy died of it before there was a program.
-_START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-_MAIN = "from runner.cli import main; main()"
-PROGRAM = (sys.executable, "-c", _START + _MAIN)
-#: The same, in a session of its own with its standard input as the terminal.
-ON_TERMINAL = (
+_PROGRAM = (
     sys.executable,
     "-c",
-    f"import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); {_START}{_MAIN}",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from runner.cli import main; main()",
 )
 
 
@@ -78,25 +75,30 @@ class CommandLine:
         return Done(done.exit_code, done.stdout, done.stderr)
 
     def process(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
-        """Run a command as a process of its own, as people do."""
-        done = subprocess.run(
-            [*PROGRAM, *map(str, arguments)],
-            capture_output=True,
-            cwd=self.directory,
-            env=self.environment(env),
-            timeout=30,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        """Run a command as a process of its own."""
+        with self.started(*arguments, env=env) as process:
+            out, err = process.communicate(timeout=30)
+            return Done(process.wait(), out, err)
+
+    def started(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Process:
+        """A command that runs inside the context; killed at its end if it still does."""
+        return Process(main, surroundings=Surroundings(self.directory, self.environment(env), [*map(str, arguments)]))
+
+    def program(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
+        """Run a command as people do: Python starts, and imports what it needs."""
+        with self.executed(*arguments, env=env) as process:
+            out, err = process.communicate(timeout=30)
+            return Done(process.returncode, out, err)
 
     @contextmanager
-    def started(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs inside the context; killed at its end if it still does."""
+    def executed(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        """As `started`, but as people do it."""
         with subprocess.Popen(
-            [*PROGRAM, *map(str, arguments)],
+            [*_PROGRAM, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             cwd=self.directory,
             env=self.environment(env),
         ) as process:
@@ -106,7 +108,7 @@ class CommandLine:
                 process.kill()
 
 
-def first_line(process: subprocess.Popen[str]) -> Any:
+def first_line(process: Process | subprocess.Popen[str]) -> Any:
     """The JSON that a server prints when it is ready."""
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -35,7 +35,7 @@ def test_help_answers_without_loading_what_only_commands_need(command: CommandLi
 
 
 def test_help_tells_every_command_and_exit_code(command: CommandLine) -> None:
-    done = command.process("--help")
+    done = command.program("--help")
     for word in ("submit", "watch", "get", "list", "cancel", "validate", "serve", "doctor", "simulate-", "last"):
         assert f"\n  {word}" in done.out
     assert "\n  3    a watched job partially succeeded" in done.out
@@ -53,7 +53,7 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_was_meant(command: Comm
 
 
 def test_nobody_at_the_address_exits_with_7_and_says_how_to_start_a_daemon(command: CommandLine) -> None:
-    done = command.process("--server", "127.0.0.1:1", "list")
+    done = command.program("--server", "127.0.0.1:1", "list")
     assert (done.code, done.out) == (7, "")
     assert "start one with `alt-runner serve`" in done.err
     assert "Traceback" not in done.err
@@ -82,7 +82,7 @@ def test_a_defect_is_told_as_one_without_a_traceback(command: CommandLine) -> No
 def test_a_reader_that_goes_away_is_no_error(alt: CommandLine, descriptor: Write) -> None:
     """As in `alt-runner watch JOB | head -1`."""
     job = alt("submit", descriptor(a={"task_type": "delay", "duration_seconds": 3})).out.strip()
-    with alt.started("watch", job) as process:
+    with alt.executed("watch", job) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert "#1 accepted" in process.stdout.readline()
@@ -92,7 +92,7 @@ def test_a_reader_that_goes_away_is_no_error(alt: CommandLine, descriptor: Write
 
 
 def test_completion_is_there_for_shells(command: CommandLine) -> None:
-    done = command.process(
+    done = command.program(
         env={"_ALT_RUNNER_COMPLETE": "complete_bash", "COMP_WORDS": "alt-runner sub", "COMP_CWORD": "1"}
     )
     assert done.out.split() == ["submit"]
@@ -118,7 +118,7 @@ def test_what_strangers_wrote_does_not_steer_the_terminal(alt: CommandLine, desc
 
 
 def test_an_encoding_without_our_glyphs_is_no_error(command: CommandLine, descriptor: Write) -> None:
-    done = command.process("validate", descriptor(a={"prompt": "x"}), env={"PYTHONIOENCODING": "latin-1"})
+    done = command.program("validate", descriptor(a={"prompt": "x"}), env={"PYTHONIOENCODING": "latin-1"})
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("\\u2713 ")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +11,10 @@ import pytest
 from altrunner.v1 import admin_pb2
 
 from runner.cli.fleet import BREAKERS
+from tests.cli import played
 from tests.cli.processes import CommandLine, first_line
 from tests.cli.test_live import on_a_terminal
+from tests.processes import Process, Surroundings
 
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -22,17 +22,9 @@ _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 @pytest.fixture
 def alt(tmp_path: Path) -> Iterator[CommandLine]:
     """The command line with RUNNER_ADDRESS set to a played fleet."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.played"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    ) as process:
-        try:
-            yield CommandLine(tmp_path, first_line(process)["grpc"])
-        finally:
-            process.terminate()
+    with Process(played.main, surroundings=Surroundings()) as process:
+        yield CommandLine(tmp_path, first_line(process)["grpc"])
+        process.terminate()
 
 
 def test_breakers_are_a_table_and_what_can_be_done(alt: CommandLine) -> None:

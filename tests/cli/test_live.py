@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
 from types import MappingProxyType
 
-from tests.cli.processes import ON_TERMINAL, CommandLine, Write
+from runner.cli import main
+from tests.cli.processes import CommandLine, Write
+from tests.processes import Process, Surroundings
 
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -24,16 +26,10 @@ def on_a_terminal(
     typing = list(types)
     ours, theirs = pty.openpty()
     environment = alt.environment({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **env})
-    with subprocess.Popen(
-        # As a shell does it: Ctrl-C then is a signal.
-        [*ON_TERMINAL, *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=alt.directory,
-        env=environment,
-    ) as process:
-        os.close(theirs)
+    # As a shell does it: Ctrl-C then is a signal.
+    surroundings = Surroundings(alt.directory, environment, arguments, terminal=True)
+    with Connection(theirs) as end, Process(main, surroundings=surroundings, stdio=(end, end, end)) as process:
+        end.close()
         drawn, seen = b"", 0
         while chunk := _read(ours):
             drawn += chunk

@@ -1,4 +1,4 @@
-"""Runs without a daemon: real processes, as authors and CI start them."""
+"""Runs without a daemon: real processes, one of them executed as authors and CI do it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.processes import CommandLine, Done, Write
 from tests.cli.test_live import on_a_terminal
+from tests.processes import Process
 
 QUICK = {"task_type": "delay", "duration_seconds": 0.02}
 LONG = {"task_type": "delay", "duration_seconds": 600}
@@ -39,8 +40,9 @@ class Place:
         self.temporary = temporary
         self.env = {"TMPDIR": str(temporary), "PYTHONPATH": str(command.directory)}
 
-    def __call__(self, *arguments: str | Path) -> Done:
-        done = self.command.process("run", *arguments, env=self.env)
+    def __call__(self, *arguments: str | Path, executed: bool = False) -> Done:
+        start = self.command.program if executed else self.command.process
+        done = start("run", *arguments, env=self.env)
         self.left_clean()
         return done
 
@@ -49,16 +51,17 @@ class Place:
 
     def left_clean(self) -> None:
         """No process that was started for a run is there any more, nor any file."""
-        ours = [process for process in psutil.process_iter() if _temporary_of(process) == str(self.temporary)]
+        ours = [process for process in psutil.process_iter() if self._is_of_a_run(process)]
         assert psutil.wait_procs(ours, timeout=10)[1] == []
         assert list(self.temporary.iterdir()) == []
 
-
-def _temporary_of(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("TMPDIR", "")
-    except psutil.Error:
-        return ""
+    def _is_of_a_run(self, process: psutil.Process) -> bool:
+        """By its directory, or by the environment that a program was started with."""
+        try:
+            directory, temporary = process.cwd(), process.environ().get("TMPDIR", "")
+        except psutil.Error:
+            return False
+        return Path(directory).is_relative_to(self.command.directory) or temporary == str(self.temporary)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def place(command: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Pla
     return Place(command, tmp_path_factory.mktemp("t"))
 
 
-def read_until(process: subprocess.Popen[str], words: str) -> None:
+def read_until(process: Process | subprocess.Popen[str], words: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if words in line:
@@ -77,7 +80,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
 
 def test_a_file_runs_without_a_daemon_and_leaves_nothing_but_its_record(place: Place, descriptor: Write) -> None:
     counted = {"task_type": "data_processing", "input": [1, 2], "expression": "length(@)"}
-    done = place(descriptor(a=QUICK, b=counted))
+    done = place(descriptor(a=QUICK, b=counted), executed=True)
     assert done.code == 0
     assert re.search(r"#\d+ job succeeded", done.out)
     assert re.search(r"✓ \S+ “A job” succeeded in .*, 2 of 2 tasks", done.out)

@@ -47,7 +47,7 @@ def test_a_port_that_is_taken_is_named(command: CommandLine, daemon: Any) -> Non
 
 
 def test_it_tells_its_addresses_once_it_is_ready_and_ends_with_0(command: CommandLine) -> None:
-    with command.started("serve", "--json", *FREE, "--data-dir", "here") as process:
+    with command.executed("serve", "--json", *FREE, "--data-dir", "here") as process:
         told = first_line(process)
         assert set(told) == {"grpc", "http", "records"}
         assert told["records"] == str(command.directory / "here" / "last")

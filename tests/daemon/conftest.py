@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-import sys
+from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE
-from typing import Any
+from typing import Any, TextIO
 
 import anyio
-import anyio.abc
 import pytest
 from aiohttp import web
-from anyio.streams.text import TextReceiveStream
 
 from runner.engine.bell import Bell
-
-#: Serves until a signal, with the settings given as JSON; prints one line when it is ready.
-LAUNCH = """
-import json, pathlib, sys
-from runner.daemon import run
-from runner.settings import load
-told = lambda addresses: print(json.dumps({"grpc": addresses.grpc, "http": addresses.http}), flush=True)
-chosen = json.loads(sys.argv[1])
-file = chosen.pop("file", None)
-reread = lambda: load(file and pathlib.Path(file), {}, chosen)
-run(reread(), ready=told, reread=reread)
-"""
+from tests.daemon.serving import serve
+from tests.processes import Process, Surroundings
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +80,7 @@ async def orchestrator() -> AsyncIterator[CountingOrchestrator]:
 class DaemonProcess:
     """A daemon that runs as a process of its own."""
 
-    def __init__(self, process: anyio.abc.Process, addresses: dict[str, str], log: list[str], log_grew: Bell) -> None:
+    def __init__(self, process: Process, addresses: dict[str, str], log: list[str], log_grew: Bell) -> None:
         self.process = process
         self.target = addresses["grpc"]
         self.http = f"http://{addresses['http']}"
@@ -107,7 +95,12 @@ class DaemonProcess:
     async def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; answers the exit code."""
         self.process.send_signal(number)
-        return await self.process.wait()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end; answers the exit code."""
+        await anyio.wait_readable(self.process)
+        return self.process.wait()
 
 
 Launch = Callable[..., AbstractAsyncContextManager[DaemonProcess]]
@@ -136,32 +129,29 @@ def launch(tmp_path: Path, orchestrator: CountingOrchestrator) -> Launch:
         } | settings
         # None: as the file says.
         chosen = {name: value for name, value in chosen.items() if value is not None}
-        command = [sys.executable, "-c", LAUNCH, json.dumps(chosen)]
         log: list[str] = []
         log_grew = Bell()
-        async with (
-            await anyio.open_process(command, stdin=None, stdout=PIPE, stderr=PIPE) as process,
-            anyio.create_task_group() as reading,
-        ):
-            assert process.stdout is not None
-            reading.start_soon(_collect, process, log, log_grew)
-            try:
-                with anyio.fail_after(30):
-                    told = await TextReceiveStream(process.stdout).receive()
-            except anyio.EndOfStream:
-                raise AssertionError("the daemon did not start:\n" + "".join(log)) from None
-            try:
-                yield DaemonProcess(process, json.loads(told.splitlines()[0]), log, log_grew)
-            finally:
-                if process.returncode is None:
+        with Process(serve, chosen, surroundings=Surroundings()) as process:
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(_collect, process.stderr, log, log_grew)
+                try:
+                    with anyio.fail_after(30):
+                        told = await _received(process.stdout)
+                    assert told, "the daemon did not start:\n" + "".join(log)
+                    yield DaemonProcess(process, json.loads(told), log, log_grew)
+                finally:
                     process.kill()
-            await process.wait()
 
     return launching
 
 
-async def _collect(process: anyio.abc.Process, log: list[str], log_grew: Bell) -> None:
-    assert process.stderr is not None
-    async for text in TextReceiveStream(process.stderr):
-        log.append(text)
+async def _collect(stream: TextIO, log: list[str], log_grew: Bell) -> None:
+    decoder = getincrementaldecoder("utf-8")()
+    while chunk := await _received(stream):
+        log.append(decoder.decode(chunk))
         log_grew.ring()
+
+
+async def _received(stream: TextIO) -> bytes:
+    await anyio.wait_readable(stream)
+    return os.read(stream.fileno(), 65_536)

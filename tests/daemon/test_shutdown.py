@@ -116,7 +116,7 @@ async def test_a_draining_daemon_takes_nothing_new(launch: Any, orchestrator: An
             with anyio.fail_after(10), pytest.raises(ClientError, match="shutting down"):
                 await submit_for_ever(client)
         orchestrator.open.set()
-        assert await daemon.process.wait() == 0
+        assert await daemon.ended() == 0
 
 
 DEAF = """
