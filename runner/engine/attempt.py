@@ -273,7 +273,7 @@ class LiveAttempt(Attempt):
         if usage is None:
             return None
         _check_counts(usage)
-        if not usage.elsewhere:
+        if usage.elsewhere == ():
             return usage
         _check_parts(usage)
         parts = tuple(

@@ -25,6 +25,7 @@ from runner.core.events import (
     JobSucceeded,
     TaskFailed,
     Usage,
+    UsageAt,
     WaitReason,
 )
 from runner.ledgers.memory import MemoryLedger
@@ -371,6 +372,7 @@ def leaking(secret: str) -> list[tuple[str, Script]]:
         output={secret: [secret, f"a{secret}b", {"n": secret}], "note": "kept"},
         files=(FileLeft(f"{secret}.txt", f"x{secret}x".encode(), mime_type=f"text/{secret}"),),
         endpoint=f"https://h/?key={secret}",
+        usage=Usage(1, elsewhere=(UsageAt(f"https://g/?key={secret}", f"m-{secret}", 1),)),
         model=f"m-{secret}",
     )
     why = Failure(f"R-{secret}", f"refused {secret}")

@@ -12,10 +12,14 @@ import pytest
 from runner.core.budgets import LabelBudget, OnExceeded, Period
 from runner.core.errors import AttemptError, AttemptPutOff, InvalidDescriptor, InvalidRequest
 from runner.core.events import AttemptFailed, AttemptParked, JobSucceeded, TaskFailed, TaskTimedOut, Usage, WaitReason
+from runner.core.record import parse
 from runner.engine.line import Line
 from runner.engine.submission import Submission, _fingerprint
+from runner.handlers.orchestrator import AskOrchestrator
 from runner.ports import Attempt, Outcome
 from tests.engine.stage import SECOND, START, Stage, forever, kinds, only, submission, task, times
+from tests.orchestrators.stage import Stage as Fleet
+from tests.orchestrators.stage import one
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -353,3 +357,31 @@ async def test_what_an_attempt_used_counts_however_it_ends(way: str) -> None:
         await engine.end(job_id)
     expected = 80 if way == "put off" else 40
     assert (await stage.record(job_id))["usage"]["total_tokens"] == expected
+
+
+async def test_a_call_that_is_made_twice_is_counted_once_for_each_endpoint_and_never_exceeds_the_budget() -> None:
+    """Each of both may take 40 and takes 40. Once only one fits, only one is made; then none."""
+    stage, fleet = Stage(), Fleet(one("a", group="pool", hedge=True), one("b", group="pool"))
+    async with fleet.open(), stage.engine() as engine:
+        a, b = fleet.behind["a"], fleet.behind["b"]
+        for _ in range(40):
+            await fleet.ask(of="a")
+        before = a.calls + b.calls
+        a.seconds, a.tokens, a.tells, b.tokens = 100, 40, [Usage(1, total_tokens=40)], 40
+        names = ["t1", "t2", "t3", "t4"]
+        stage.troupe.scripts.update(dict.fromkeys(names, AskOrchestrator(fleet.fleet.directory).run))
+        asked = {"prompt": "xyz", "max_tokens": 39, "model": "m"}
+        tasks = [
+            task(name, *names[:number][-1:], parameters=asked, timeout_seconds=1000)
+            for number, name in enumerate(names)
+        ]
+        job_id = await engine.submit(*tasks, token_budget=200)
+        history = await engine.end(job_id)
+        record = parse(json.dumps(await stage.record(job_id)).encode())
+    (failed,) = only(history, TaskFailed)
+    assert (failed.task_id, failed.failure.reason) == ("t4", EXCEEDED)
+    assert "200 of 200 tokens are used" in failed.failure.message
+    assert a.calls + b.calls - before == 5
+    assert record.usage == Usage(5, total_tokens=200)
+    assert [(row.endpoint, row.calls, row.total_tokens) for row in record.usage_by] == [("a", 3, 120), ("b", 2, 80)]
+    assert [len(result.attempts[0].elsewhere) for result in record.task_results.values() if result.usage] == [1, 1, 0]

@@ -28,6 +28,7 @@ from runner.core.events import (
     JobSucceeded,
     TaskFailed,
     Usage,
+    UsageAt,
     WaitReason,
 )
 from runner.core.fleet import BreakerView, EndpointHealth, EndpointSource, EndpointView
@@ -191,6 +192,28 @@ def test_calls_and_tokens_are_counted_by_endpoint_and_model_whatever_became_of_t
     kinds = ("prompt", "completion", "unknown")
     assert [ear.value("alt_runner_model_tokens_total", **main, kind=kind) for kind in kinds] == [7, 2, 40]
     assert "alt_runner_label_tokens_total{" not in ear.metrics.exposition("")[0].decode(), "no label is asked for"
+
+
+def test_what_was_consumed_elsewhere_is_counted_there_and_for_labels_once(summary: Make) -> None:
+    metrics = Metrics(MetricsSettings(usage_labels=("team",)))
+    parts = (UsageAt("main", "l", 1, total_tokens=4), UsageAt("spare", "m", 2, 7, 2, 9))
+    asked = _asked(summary(labels={"team": "blue"}), Usage(4, 8, 4, 16, parts))
+    metrics.ended(msgspec.structs.replace(asked, endpoint="main", model="m"))
+    text = metrics.exposition("")[0].decode()
+    calls = {
+        (sample.labels["endpoint"], sample.labels["model"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "alt_runner_model_calls_total"
+    }
+    assert calls == {("main", "m"): 1, ("main", "l"): 1, ("spare", "m"): 2}
+    value = metrics.registry.get_sample_value
+    assert value("alt_runner_label_calls_total", {"label": "team", "value": "blue"}) == 4
+    kinds = {"prompt": 8, "completion": 4, "unknown": 4}
+    for kind, tokens in kinds.items():
+        assert value("alt_runner_label_tokens_total", {"label": "team", "value": "blue", "kind": kind}) == tokens
+    told = {"endpoint": "main", "model": "m", "kind": "completion"}
+    assert value("alt_runner_model_tokens_total", told) == 2
 
 
 def test_labels_that_are_asked_for_count_usage_by_a_bounded_number_of_values(summary: Make) -> None:

@@ -25,6 +25,7 @@ from runner.core.events import (
     JobSucceeded,
     TaskFailed,
     Usage,
+    UsageAt,
 )
 from runner.core.plan import Priority
 from runner.core.secret import Secret
@@ -93,7 +94,8 @@ async def test_spans_arrive_at_a_collector_under_the_submitters_span(
 ) -> None:
     settings = TraceSettings(otlp_endpoint=collector.address, headers={"x-tenant": Secret("team")})
     traces, timeline = Traces(settings, runner_id="runner-1"), Timeline()
-    done = AttemptSucceeded("fetch", attempt=2, usage=Usage(1, 5, 7, 12), endpoint="main", model="small")
+    usage = Usage(2, 5, 7, 15, (UsageAt("spare", "small", 1, total_tokens=3),))
+    done = AttemptSucceeded("fetch", attempt=2, usage=usage, endpoint="main", model="small")
     story = history(
         ACCEPTED,
         JobStarted("runner-1", 1),
@@ -129,6 +131,8 @@ async def test_spans_arrive_at_a_collector_under_the_submitters_span(
     assert job.end_time_unix_nano == story[-1].time * 1000
     assert attempt.start_time_unix_nano == story[4].time * 1000
     assert attributes(attempt)["gen_ai.usage.output_tokens"] == 7
+    assert attributes(attempt)["alt_runner.elsewhere.calls"] == 1
+    assert attributes(attempt)["alt_runner.elsewhere.tokens"] == 3
     assert attributes(job)["alt_runner.job.state"] == "succeeded"
     assert not job.links
     [failed] = [

@@ -1,0 +1,146 @@
+"""What attempts tell of calls at several endpoints: checked before it is stored, and told on from child to parent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from runner.core.errors import AttemptError, AttemptPutOff
+from runner.core.events import (
+    AttemptFailed,
+    AttemptParked,
+    AttemptSucceeded,
+    JobFailed,
+    TaskFailed,
+    Usage,
+    UsageAt,
+    WaitReason,
+)
+from runner.core.record import UsageRecord, parse
+from runner.ports import Attempt, Outcome
+from tests.engine.stage import Script, Stage, only, submission, task
+
+pytestmark = pytest.mark.timeout(30)
+
+#: One call at another endpoint than the one that is named.
+TWICE = Usage(2, 3, 4, 9, (UsageAt("spare", "n", 1, total_tokens=2),))
+
+MANY = tuple(UsageAt(f"e{number}", "m", 1) for number in range(65))
+HOSTILE: list[Any] = [
+    {"calls": 1},
+    "none",
+    Usage(calls=None),  # type: ignore[arg-type]
+    Usage(elsewhere=(UsageAt("e", "m", 1),)),
+    Usage(1, elsewhere=(UsageAt("e", "m", 1, 1),)),
+    Usage(9, elsewhere=(UsageAt("e", "m", 5), UsageAt("f", "m", 5))),
+    Usage(1, elsewhere=(UsageAt("e", "m", -1),)),
+    Usage(2**63 - 1, elsewhere=(UsageAt("e", "m", 2**63),)),
+    Usage(1, elsewhere=(UsageAt("e", None, 1),)),  # type: ignore[arg-type]
+    Usage(1, elsewhere=(UsageAt([], "m", 1),)),  # type: ignore[arg-type]
+    Usage(1, elsewhere=({"calls": 1},)),  # type: ignore[arg-type]
+    Usage(1, elsewhere=[UsageAt("e", "m", 1)]),  # type: ignore[arg-type]
+    Usage(1, elsewhere=None),  # type: ignore[arg-type]
+    Usage(99, elsewhere=MANY),
+]
+
+
+def giving(outcome: Outcome) -> Script:
+    async def script(_: Attempt) -> Outcome:
+        return outcome
+
+    return script
+
+
+def raising(error: AttemptError) -> Script:
+    async def script(_: Attempt) -> Outcome:
+        raise error
+
+    return script
+
+
+@pytest.mark.parametrize("usage", HOSTILE, ids=lambda usage: str(usage)[:70])
+async def test_a_usage_that_cannot_be_fails_its_task_or_is_not_told(usage: Any) -> None:
+    stage = Stage()
+    stage.troupe.scripts["gives"] = giving(Outcome(usage=usage))
+    stage.troupe.scripts["fails"] = raising(AttemptError("X", "m", retryable=False, usage=usage))
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("gives"), task("fails"))
+        history = await engine.end(job_id)
+    assert isinstance(history[-1].event, JobFailed)
+    failed = {event.task_id: (event.failure.reason, event.usage) for event in only(history, TaskFailed)}
+    assert failed == {"gives": ("HANDLER_ERROR", None), "fails": ("X", None)}
+    assert (await stage.record(job_id))["usage_by"] == []
+
+
+async def test_the_places_of_a_usage_are_made_fit_to_be_stored() -> None:
+    """Their names are short and of UTF-8, and the attempt's own is not among them."""
+    parts = (UsageAt("e", "m", 1), UsageAt("f" * 300, "\ud83d", 2), UsageAt("f" * 400, "?", 3))
+    stage = Stage()
+    stage.troupe.scripts["a"] = giving(Outcome(usage=Usage(9, elsewhere=parts), endpoint="e", model="m"))
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"))
+    (done,) = only(history, AttemptSucceeded)
+    assert done.usage == Usage(9, elsewhere=(UsageAt("f" * 256, "?", 5),))
+
+
+async def test_every_attempt_tells_where_it_called_whatever_became_of_it() -> None:
+    stage = Stage()
+    ends: list[Script] = [
+        raising(AttemptError("X", "m", retryable=True, endpoint="main", model="m", usage=TWICE)),
+        raising(put_off()),
+        giving(Outcome(usage=TWICE, endpoint="main", model="m")),
+    ]
+
+    async def next_of_all(attempt: Attempt) -> Outcome:
+        return await ends.pop(0)(attempt)
+
+    stage.troupe.scripts["a"] = next_of_all
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a", retry_count=1))
+        history = await engine.end(job_id)
+    for kind in (AttemptFailed, AttemptParked, AttemptSucceeded):
+        assert [event.usage for event in only(history, kind)] == [TWICE]
+    record = parse(json.dumps(await stage.record(job_id)).encode())
+    assert record.usage == Usage(6, 9, 12, 27)
+    assert record.usage_by == (
+        row("main", "m", Usage(2, 6, 8, 14)),
+        row("main", "", Usage(1, 3, 4, 7)),
+        row("spare", "n", Usage(3, 0, 0, 6)),
+    )
+    assert [attempt.elsewhere for attempt in record.task_results["a"].attempts] == [TWICE.elsewhere] * 3
+
+
+async def test_a_parent_tells_what_its_children_consumed_where_they_consumed_it() -> None:
+    stage = Stage()
+    stage.troupe.scripts["inner"] = giving(Outcome(usage=TWICE, endpoint="main", model="m"))
+    child = json.loads(submission(task("inner")).descriptor)
+    middle = task("middle", parameters={"task_type": "job", "descriptor": child})
+    grandparent = json.loads(submission(middle, task("inner")).descriptor)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("outer", parameters={"task_type": "job", "descriptor": grandparent}))
+        history = await engine.end(job_id)
+    (done,) = only(history, AttemptSucceeded)
+    parts = (UsageAt("main", "m", 2, 6, 8, 14), UsageAt("spare", "n", 2, total_tokens=4))
+    assert (done.endpoint, done.model, done.usage) == ("", "", Usage(4, 6, 8, 18, parts))
+    record = parse(json.dumps(await stage.record(job_id)).encode())
+    assert record.usage == Usage(4, 6, 8, 18)
+    assert record.usage_by == (row("main", "m", Usage(2, 6, 8, 14)), row("spare", "n", Usage(2, 0, 0, 4)))
+
+
+def put_off() -> AttemptPutOff:
+    waits = AttemptPutOff(WaitReason.OUT_OF_SERVICE, "later", until=0, endpoint="main")
+    waits.usage = TWICE
+    return waits
+
+
+def row(endpoint: str, model: str, usage: Usage) -> UsageRecord:
+    return UsageRecord(
+        endpoint=endpoint,
+        model=model,
+        calls=usage.calls,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+    )
