@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -22,6 +22,7 @@ from typing import Any, Final
 import aiohttp
 import anyio
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from runner.core.errors import AttemptError
@@ -198,21 +199,48 @@ async def call(
     limits: CallLimits,
     headers: Mapping[str, str],
     body: bytes | None = None,
+    sent: Callable[[], None] | None = None,
     **request: Any,
 ) -> AsyncIterator[IncomingAnswer]:
     """Send a request and give its answer, whatever its status; the connection is given back at the end.
 
-    `who` names the other side in messages and must hold no secret. `request` goes to aiohttp.
+    `who` names the other side in messages and must hold no secret. `sent` is called when there is a connection, and
+    the `body` goes out on it. `request` goes to aiohttp.
 
     Raises AttemptError: CONNECTION_FAILED, TIMED_OUT, INVALID_ANSWER (not HTTP), all retryable; CERTIFICATE_REFUSED,
     which is not.
     """
-    # A large body as one piece would hold the loop while it is copied; a file is read piece by piece.
-    data = io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body
-    sent = {**headers, DEADLINE_HEADER: str(max(0, int(limits.timeout * 1000)))}
+    data: _Bytes | _File | bytes | None = body
+    if body:
+        # A large body as one piece would hold the loop while it is copied; a file is read piece by piece.
+        data = _Bytes(body) if len(body) <= _LARGE_BODY else _File(io.BytesIO(body))
+        data.sent = sent
+    whole = {**headers, DEADLINE_HEADER: str(max(0, int(limits.timeout * 1000)))}
     with _telling(who, limits), anyio.fail_after(max(0.0, limits.timeout)) as scope:
-        async with session.request(method, url, headers=sent, data=data, **request) as response:
+        async with session.request(method, url, headers=whole, data=data, **request) as response:
             yield IncomingAnswer(response, limits, scope, who)
+
+
+class _Bytes(aiohttp.BytesPayload):
+    """A body that tells when it goes out."""
+
+    sent: Callable[[], None] | None = None
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        if self.sent is not None:
+            self.sent()
+        await super().write_with_length(writer, content_length)
+
+
+class _File(aiohttp.BytesIOPayload):
+    """As `_Bytes`, for what is long."""
+
+    sent: Callable[[], None] | None = None
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        if self.sent is not None:
+            self.sent()
+        await super().write_with_length(writer, content_length)
 
 
 @contextmanager

@@ -116,6 +116,12 @@ class Attempt(Protocol):
         Raises AttemptPutOff: if a budget can take it later: when calls under way have ended, or its period has.
         """
 
+    def consumed(self, usage: Usage) -> None:
+        """Tell what calls to AI models have consumed so far, in case that the attempt is cut off without an outcome.
+
+        The last word stands; an outcome, or an error, tells its own. Where it was consumed stands in `elsewhere`.
+        """
+
     def tokens_left(self) -> int | None:
         """Tokens of the job's own budget that are neither used nor reserved; None where nothing bounds them."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 
 from runner.core.errors import AttemptError
+from runner.core.events import Usage
 from runner.core.job import Signal
 from runner.core.plan import Instant, JobId, Plan, TaskPlan
 
@@ -58,6 +59,8 @@ class FakeAttempt:
         self.reserved: list[tuple[str, int | None]] = []
         #: Tokens of the job's budget; None where it has none.
         self.left: int | None = None
+        #: What it would tell if it were cut off.
+        self.used: Usage | None = None
         #: Set it to refuse the next calls.
         self.budget_error: AttemptError | None = None
 
@@ -81,6 +84,9 @@ class FakeAttempt:
 
     async def stop_requested(self) -> None:
         await self.stopping.wait()
+
+    def consumed(self, usage: Usage) -> None:
+        self.used = usage
 
     def redacted(self, value: Any) -> Any:
         return value

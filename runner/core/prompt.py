@@ -10,7 +10,8 @@ import msgspec
 from runner.core.events import Usage
 from runner.core.plan import JobId, Mode
 
-#: Told what a call has consumed so far, when more of it is known; the last word stands.
+#: Told what a call has consumed so far, when more of it is known, at the latest when it is cut off. The last word
+#: stands.
 OnUsage = Callable[[Usage], None]
 
 

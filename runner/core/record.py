@@ -309,6 +309,6 @@ def duration_text(milliseconds: int) -> str:
     return f"{hours} h {minutes % 60} min"
 
 
-def tokens_of(usage: Usage | UsageRecord) -> int:
+def tokens_of(usage: Usage | UsageAt | UsageRecord) -> int:
     """All tokens, whether or not the endpoint told a total."""
     return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)

@@ -67,6 +67,14 @@ def gathered(told: Iterable[Told], endpoint: str = "", model: str = "") -> Usage
     return Usage(whole.calls, whole.prompt_tokens, whole.completion_tokens, whole.total_tokens, elsewhere)
 
 
+def named(usage: Usage) -> Told:
+    """Beside which endpoint and model it is told best: its only place, where it has one and they are not known."""
+    if len(usage.elsewhere) != 1:
+        return "", "", usage
+    place = usage.elsewhere[0].endpoint, usage.elsewhere[0].model
+    return *place, gathered([("", "", usage)], *place)
+
+
 def usage_by(attempts: Iterable[AttemptRun]) -> list[UsageRecord]:
     """The usage that attempts told, whatever became of them, the dearest first. Their sum is the sum of all."""
     told = [

@@ -30,7 +30,7 @@ from runner.core.job import Signal
 from runner.core.plan import Instant, JobId, Plan, TaskPlan
 from runner.core.record import ArtifactType
 from runner.core.redaction import Redaction
-from runner.core.usage import MAX_PLACES, gathered
+from runner.core.usage import MAX_PLACES, gathered, named
 from runner.engine.budgets import Budgets
 from runner.ports import Attempt, Bulkhead, FileLeft, Handler, Outcome, Secrets
 
@@ -124,6 +124,7 @@ class LiveAttempt(Attempt):
         self._budgets = budgets
         self._changed = changed
         self._progress: AttemptProgressed | None = None
+        self._consumed: Usage | None = None
         self._text: list[str] = []
         self._waiting = 0
         self._offset = 0
@@ -158,6 +159,10 @@ class LiveAttempt(Attempt):
 
     async def reserve_tokens(self, prompt: str, *, answer: int | None = None) -> None:
         await self._budgets.reserve(self.task.id, prompt, answer)
+
+    def consumed(self, usage: Usage) -> None:
+        _check_usage(usage)
+        self._consumed = usage
 
     def tokens_left(self) -> int | None:
         return self._budgets.left
@@ -234,7 +239,10 @@ class LiveAttempt(Attempt):
         if self.stopped:
             return Stopped()
         self.overdue = self._ends_with_job
-        return self._failed(AttemptError("TIMED_OUT", "the attempt ran out of time", retryable=True))
+        error = AttemptError("TIMED_OUT", "the attempt ran out of time", retryable=True)
+        if self._consumed is not None:
+            error.endpoint, error.model, error.usage = named(self._consumed)
+        return self._failed(error)
 
     def _succeeded(self, outcome: Outcome) -> Result:
         try:
@@ -272,10 +280,9 @@ class LiveAttempt(Attempt):
         usage = told.usage
         if usage is None:
             return None
-        _check_counts(usage)
-        if usage.elsewhere == ():
+        _check_usage(usage)
+        if not usage.elsewhere:
             return usage
-        _check_parts(usage)
         parts = tuple(
             msgspec.structs.replace(
                 part, endpoint=self._told(part.endpoint)[:MAX_NAME], model=self._told(part.model)[:MAX_NAME]
@@ -370,22 +377,27 @@ def _check_count(count: int | None) -> None:
         raise ValueError("a count is a whole number from 0 to 2**63 - 1")
 
 
-def _check_counts(usage: Usage | UsageAt) -> None:
-    if not isinstance(usage, Usage | UsageAt):
-        raise TypeError(f"a usage is a Usage, not {type(usage).__name__}")
+def _check_counts(usage: Usage | UsageAt, kind: type[Usage | UsageAt]) -> None:
+    if not isinstance(usage, kind):
+        raise TypeError(f"what was consumed is a {kind.__name__}, not {type(usage).__name__}")
     for count in (usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens):
         if count is None:
             raise ValueError("a count is a number")
         _check_count(count)
 
 
-def _check_parts(usage: Usage) -> None:
-    """Raises ValueError, TypeError: if the parts of a usage are no parts of it, or more than are told."""
+def _check_usage(usage: Usage) -> None:
+    """Raises ValueError, TypeError: if it is none, or its parts are no parts of it, or are more than are told."""
+    _check_counts(usage, Usage)
     parts = usage.elsewhere
+    if parts == ():
+        return
     if not isinstance(parts, tuple) or len(parts) > MAX_PLACES:
         raise ValueError(f"the parts of a usage are a tuple of at most {MAX_PLACES}")
     for part in parts:
-        _check_counts(part)
+        _check_counts(part, UsageAt)
+        if not (isinstance(part.endpoint, str) and isinstance(part.model, str)):
+            raise TypeError("the names of an endpoint and a model are texts")
     for name in ("calls", "prompt_tokens", "completion_tokens", "total_tokens"):
         if sum(getattr(part, name) for part in parts) > getattr(usage, name):
             raise ValueError(f"the parts of a usage have more `{name}` than the whole")

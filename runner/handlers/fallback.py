@@ -20,7 +20,8 @@ from msgspec import UNSET, Meta
 from runner.core.alt import ParameterProblem
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Failure, FallbackKind, FallbackUsed, Usage, WaitReason
-from runner.core.usage import gathered
+from runner.core.prompt import OnUsage
+from runner.core.usage import gathered, named
 from runner.ports import Outcome
 
 #: The endpoint takes no calls, for a while or until somebody acts.
@@ -87,15 +88,17 @@ class Trial:
         endpoint: str,
         on_open: OnOpen,
         last: bool,
-        ask: Callable[[int, float], Awaitable[Outcome]],
+        ask: Callable[[int, float, OnUsage], Awaitable[Outcome]],
         recall: Callable[[Cached], Awaitable[Recalled | None]],
         may_follow: Callable[[], bool],
         remaining: Callable[[], float],
+        consumed: Callable[[Usage], None],
     ) -> None:
         """`endpoint`: the first choice's name. `last`: no attempt follows.
 
-        `ask` calls the choice at a position, within so many seconds. `may_follow`: whether another answer may take the
-        place of what was streamed so far.
+        `ask` calls the choice at a position, within so many seconds, and tells what it had consumed if it is cut off.
+        `may_follow`: whether another answer may take the place of what was streamed so far. `consumed` is told what all
+        calls have consumed so far, in case that all this is cut off.
         """
         self._fallbacks = fallbacks
         self._endpoint = endpoint
@@ -105,6 +108,9 @@ class Trial:
         self._recall = recall
         self._may_follow = may_follow
         self._remaining = remaining
+        self._consumed = consumed
+        #: By the call that was cut off.
+        self._cut_off: Usage | None = None
         self._refusals: list[AttemptPutOff] = []
         self._failures: list[AttemptError] = []
         #: Why the first choice did not serve.
@@ -127,6 +133,15 @@ class Trial:
         finally:
             for refusal in self._refusals:
                 _leave(refusal)
+
+    def _note(self, usage: Usage) -> None:
+        self._cut_off = usage
+        self._tell()
+
+    def _tell(self) -> None:
+        usage = self._usage("", "", self._cut_off)
+        if usage is not None:
+            self._consumed(usage)
 
     async def _outcome(self) -> Outcome:
         for position in range(len(self._fallbacks) + 1):
@@ -166,20 +181,24 @@ class Trial:
         left = self._remaining()
         calls_nobody = any(each.kind is not FallbackKind.ENDPOINT for each in self._fallbacks[position:])
         if not isinstance(self._why, AttemptPutOff) and not (self._last and calls_nobody):
-            return await self._ask(position, left)
+            return await self._ask(position, left, self._note)
         # An attempt that is cut off has nothing to fall back on, and fails: not even its wait for the first choice.
         left -= min(_RESERVE_SECONDS, _RESERVE_SHARE * left)
         with anyio.move_on_after(left):
-            return await self._ask(position, left)
+            return await self._ask(position, left, self._note)
         self._out_of_time = True
         message = f"there was no answer within the {left:.3g} s that were left of the task's time"
-        raise AttemptError("TIMED_OUT", message, retryable=True, endpoint=self._endpoint if position == 0 else "")
+        endpoint, model, usage = ("", "", None) if self._cut_off is None else named(self._cut_off)
+        self._cut_off = None
+        endpoint = endpoint or (self._endpoint if position == 0 else "")
+        raise AttemptError("TIMED_OUT", message, retryable=True, endpoint=endpoint, model=model, usage=usage)
 
     def _refused(self, position: int, refusal: AttemptPutOff) -> None:
         self._why = self._why or refusal
         if position == 0 and (refusal.wait_reason not in _REFUSED or self._on_open is OnOpen.PARK):
             raise refusal
         self._refusals.append(refusal)
+        self._tell()
         if position == 0 and self._on_open is OnOpen.FAIL:
             raise AttemptError(
                 WaitReason.BREAKER_OPEN.name,
@@ -192,6 +211,7 @@ class Trial:
     def _failed(self, position: int, failure: AttemptError) -> None:
         self._why = self._why or failure
         self._failures.append(failure)
+        self._tell()
         for_good = failure.reason in _ITS_FAULT or (self._last and failure.retryable)
         if (position == 0 and not for_good) or not self._may_follow():
             raise self._end()

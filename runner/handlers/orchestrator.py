@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from runner.core.answers import AnswerCachePolicy
 from runner.core.errors import AttemptError
 from runner.core.events import Json
 from runner.core.plan import TaskPlan
-from runner.core.prompt import Answer, Prompt
+from runner.core.prompt import Answer, OnUsage, Prompt
 from runner.handlers.earlier import EarlierAnswers
 from runner.handlers.fallback import Cached, Fallback, OnOpen, Recalled, Trial, problems
 from runner.handlers.parameters import invalid, problems_of, read
@@ -109,7 +109,7 @@ class _Asking:
         self._parameters = parameters
         self._telling = _Telling(attempt, parameters.max_tokens)
         self._endpoint, _ = handler.chosen(parameters.endpoint)
-        self._prompt = _prompt(attempt, parameters, self._reserve)
+        self._prompt = _prompt(attempt, parameters)
         #: Whether its answers are for others, too.
         self._keeps = any(fallback.cached is not None for fallback in parameters.fallback)
 
@@ -124,15 +124,16 @@ class _Asking:
             recall=self._recall,
             may_follow=lambda: self._parameters.fallback_after_stream or not self._telling.streamed,
             remaining=self._attempt.remaining,
+            consumed=self._attempt.consumed,
         )
         outcome = await trial.outcome()
         if self._keeps and outcome.fallback is None:
             await self._handler.earlier.keep(self._attempt, self._request(), outcome)
         return outcome
 
-    async def _ask(self, position: int, seconds: float) -> Outcome:
+    async def _ask(self, position: int, seconds: float, used: OnUsage) -> Outcome:
         """Every call goes through here: that of the task's own choice, and those of its fallbacks."""
-        prompt, endpoint = self._to(position, seconds)
+        prompt, endpoint = self._to(position, seconds, used)
         _, orchestrator = self._handler.chosen(endpoint)
         await self._reserve()
         # Texts of two answers would stand in one stream: what follows a piece of another one is only counted.
@@ -143,10 +144,10 @@ class _Asking:
         """Take the tokens of one call. All have the same question."""
         await self._attempt.reserve_tokens(_sent(self._prompt), answer=self._parameters.max_tokens)
 
-    def _to(self, position: int, seconds: float) -> tuple[Prompt, str | None]:
+    def _to(self, position: int, seconds: float, used: OnUsage) -> tuple[Prompt, str | None]:
         """What a choice is asked, and who it is."""
         named = self._parameters.endpoint
-        prompt = msgspec.structs.replace(self._prompt, timeout=seconds)
+        prompt = msgspec.structs.replace(self._prompt, timeout=seconds, used=used, reserve=self._reserve)
         if position:
             fallback = self._parameters.fallback[position - 1]
             named = named if fallback.endpoint is None else fallback.endpoint
@@ -200,7 +201,7 @@ class _Telling:
             self._attempt.progress(fraction, completed=min(self._pieces, self._max_tokens), total=self._max_tokens)
 
 
-def _prompt(attempt: Attempt, parameters: PromptParameters, reserve: Callable[[], Awaitable[None]]) -> Prompt:
+def _prompt(attempt: Attempt, parameters: PromptParameters) -> Prompt:
     return Prompt(
         request_id=attempt.idempotency_key,
         text=_text(attempt, parameters.prompt),
@@ -213,7 +214,6 @@ def _prompt(attempt: Attempt, parameters: PromptParameters, reserve: Callable[[]
         timeout=attempt.remaining(),
         job_id=attempt.job_id,
         retry=attempt.failures > 0,
-        reserve=reserve,
     )
 
 

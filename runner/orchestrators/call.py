@@ -56,7 +56,7 @@ class Call:
         self.made = False
         #: What it consumed, once it is over, as far as anybody knows; None: nothing.
         self.usage: Usage | None = None
-        #: Of a call that was cut off nobody learns more than that it was made, unless it is watched.
+        #: Until it tells: of a call that was cut off, it is known that it was made.
         self._so_far = _ONE_CALL
         self._place: Place | None = None
 
@@ -64,10 +64,6 @@ class Call:
     def place(self) -> Place:
         """The endpoint and the model that it went to, as the endpoint names it where that is known."""
         return self._place or (self.endpoint.name, self.prompt.model or self.endpoint.settings.model)
-
-    def watch(self) -> None:
-        """Learn what it consumes while it is under way: it may be cut off. Before it is made."""
-        self.prompt = msgspec.structs.replace(self.prompt, used=self._use)
 
     def _use(self, usage: Usage) -> None:
         self._so_far = usage
@@ -80,7 +76,8 @@ class Call:
         retry_after: float | None = None
         tokens: int | None = None
         try:
-            answer = await self.endpoint.speaker.ask(self.prompt, self._hear)
+            watched = msgspec.structs.replace(self.prompt, used=self._use)
+            answer = await self.endpoint.speaker.ask(watched, self._hear)
         except AttemptError as error:
             outcome, retry_after = outcome_of(error), error.retry_after
             error.endpoint, error.model = self._place = (

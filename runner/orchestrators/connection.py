@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from yarl import URL
 
 from runner.core.errors import AttemptError
 from runner.core.events import Usage
-from runner.core.prompt import OnUsage, Prompt
+from runner.core.prompt import Prompt
 from runner.core.secret import Secret
 from runner.orchestrators.settings import EndpointSettings
 from runner.outgoing import CallLimits, IncomingAnswer, call, excerpt, retry_after_seconds, status_is_retryable
@@ -21,6 +22,8 @@ from runner.outgoing import CallLimits, IncomingAnswer, call, excerpt, retry_aft
 #: The endpoint refused our key. Not a fault of the network: nothing but an operator mends it.
 UNAUTHORIZED: Final = "UNAUTHORIZED"
 INVALID_ANSWER: Final = "INVALID_ANSWER"
+
+_ONE_CALL: Final = Usage(calls=1)
 
 #: Seconds for a health check.
 _HEALTH_SECONDS: Final = 5.0
@@ -66,17 +69,18 @@ class Connection:
             headers["traceparent"] = prompt.traceparent
         limits = self._limits(min(prompt.timeout, self.settings.timeout_seconds))
         content = msgspec.json.encode(body)
-        if prompt.used is not None and self.settings.hedge:
-            # The session tells when it was sent.
+        sent: Callable[[], None] | None = None
+        if prompt.used is not None:
             prompt.used(Usage())
+            sent = partial(prompt.used, _ONE_CALL)
         try:
-            async with self._call("POST", path, limits, headers, body=content, used=prompt.used) as incoming:
+            async with self._call("POST", path, limits, headers, body=content, sent=sent) as incoming:
                 yield incoming
         except AttemptError as error:
             error.model = error.model or prompt.model or self.settings.model
             if error.connected:
                 # Whatever failed, it was a call to this endpoint, and it may cost.
-                error.usage = error.usage or Usage(calls=1)
+                error.usage = error.usage or _ONE_CALL
             raise
 
     async def check(self, path: str) -> None:
@@ -100,7 +104,7 @@ class Connection:
     def invalid(self, what: str) -> AttemptError:
         """The error for an answer that breaks the protocol."""
         message = f"orchestrator `{self.name}` gave an answer {what}"
-        return AttemptError(INVALID_ANSWER, message, retryable=True, endpoint=self.name, usage=Usage(calls=1))
+        return AttemptError(INVALID_ANSWER, message, retryable=True, endpoint=self.name, usage=_ONE_CALL)
 
     def broken_off(self, error: Any) -> AttemptError:
         """The error for an answer that tells of an error itself, in the shape that most protocols have in common."""
@@ -122,7 +126,7 @@ class Connection:
         *,
         body: bytes | None = None,
         query: Mapping[str, str] = MappingProxyType({}),
-        used: OnUsage | None = None,
+        sent: Callable[[], None] | None = None,
     ) -> AsyncIterator[IncomingAnswer]:
         outgoing = call(
             self._session,
@@ -132,9 +136,9 @@ class Connection:
             limits=limits,
             headers=headers,
             body=body,
+            sent=sent,
             # A redirect would carry the prompt, and the key, to an address nobody configured.
             allow_redirects=False,
-            trace_request_ctx=used,
         )
         try:
             async with outgoing as incoming:

@@ -62,7 +62,6 @@ class _Race:
             return
         with anyio.CancelScope() as scope:
             self._scopes[call] = scope
-            call.watch()
             try:
                 answer = await call.make(partial(self._text, call))
             except AttemptError as error:

@@ -125,6 +125,10 @@ class Router:
                         self._await_key(prompt, error)
                     raise
                 call = other
+            except anyio.get_cancelled_exc_class():
+                if prompt.used is not None:
+                    prompt.used(_consumed([*failed, *calls]) or Usage())
+                raise
             else:
                 return _costing(answer, [*failed, *calls]) if failed or len(calls) > 1 else answer
 
@@ -363,7 +367,7 @@ def _costing(answer: Answer, calls: Sequence[Call]) -> Answer:
     return msgspec.structs.replace(answer, usage=_consumed(calls, answer.endpoint, answer.model))
 
 
-def _consumed(calls: Sequence[Call], endpoint: str, model: str) -> Usage | None:
+def _consumed(calls: Sequence[Call], endpoint: str = "", model: str = "") -> Usage | None:
     """What calls consumed, as it is told beside the endpoint and model of one of them."""
     return gathered(((*call.place, call.usage) for call in calls), endpoint, model)
 

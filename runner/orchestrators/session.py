@@ -5,13 +5,11 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
-from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from runner.core.events import Usage
 from runner.orchestrators import tls
 from runner.orchestrators.settings import EndpointSettings
 
@@ -42,21 +40,7 @@ def open_session(endpoint: EndpointSettings, address: str | None = None) -> aioh
         cookie_jar=aiohttp.DummyCookieJar(),
         # These are inflated in pieces of bounded size, whatever else is installed.
         headers={"Accept-Encoding": "gzip, deflate"},
-        # Of calls that may be made twice, and of which one is cut off then, somebody wants to know whether it was sent.
-        trace_configs=[_telling_sent()] if endpoint.hedge else None,
     )
-
-
-def _telling_sent() -> aiohttp.TraceConfig:
-    """Tells the OnUsage that came with a request when it is on its way to the endpoint."""
-
-    async def sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _sent: object) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx(Usage(calls=1))
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_headers_sent.append(sent)
-    return tracing
 
 
 class _OneAddress(AbstractResolver):

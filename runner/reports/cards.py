@@ -13,7 +13,7 @@ from runner.reports.markup import Markup, join, tag
 from runner.reports.standing import Standing, counted, outcome_of, standing_of, took
 from runner.reports.timeline import Span, in_order, span_of
 from runner.reports.tree import BodyRun, Tree, local_name, told_rounds
-from runner.reports.wording import of_answer, of_metadata, reused_from, short, stood_in
+from runner.reports.wording import elsewhere, of_answer, of_metadata, reused_from, short, stood_in
 
 _DASH: Final = "–"
 _BAD: Final = frozenset({Standing.FAILED, Standing.TIMEOUT})
@@ -105,7 +105,7 @@ class _Cards(msgspec.Struct, frozen=True):
             tag("td", attempt.endpoint or _DASH, class_="id"),
             tag("td", attempt.model or _DASH, class_="id"),
             tag("td", _DASH if attempt.tokens is None else f"{attempt.tokens:,}", class_="number"),
-            tag("td", self._clipped(attempt.error or ""), dir="auto"),
+            tag("td", self._clipped(attempt.error or ""), _among(attempt), dir="auto"),
         )
 
     def _output(self, output: Json) -> Markup | None:
@@ -150,3 +150,9 @@ def _label(text: str) -> Markup:
 def pretty(content: Any) -> str:
     """JSON, indented."""
     return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+
+
+def _among(attempt: AttemptRecord) -> Markup | None:
+    """What of an attempt's calls and tokens was consumed elsewhere."""
+    told = elsewhere(attempt)
+    return tag("p", f"of the tokens and calls: {told}") if told else None

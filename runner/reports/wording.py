@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from runner.core.plan import Branch, Call, Condition, Control, Definition, ForEach, ForRange, Operator, Value, While
-from runner.core.record import FallbackRecord, TaskRecord, UsageRecord, duration_text
+from runner.core.record import AttemptRecord, FallbackRecord, TaskRecord, UsageRecord, duration_text, tokens_of
+from runner.reports.standing import counted
 
 _SIGNS: Final = {
     Operator.EQ: "=",
@@ -24,6 +25,8 @@ _JOINING: Final = frozenset({Operator.AND, Operator.OR, Operator.NOT})
 _VARIABLE: Final = re.compile(r"\$\{variables\.([^}]+)\}")
 #: The kind of task that a person answers.
 _APPROVAL: Final = "approval"
+#: Places of an attempt's calls that are named.
+_PARTS: Final = 4
 #: Characters of one operand.
 _OPERAND: Final = 60
 
@@ -91,6 +94,16 @@ def reused_from(task: TaskRecord) -> str:
 def place_of(usage: UsageRecord) -> str:
     """Where calls went, and which model answered: `main · small`."""
     return _place(usage.endpoint, usage.model) or "child jobs, or not told"
+
+
+def elsewhere(attempt: AttemptRecord) -> str:
+    """Of an attempt's calls, those to others than it names: `1 call, 5 tokens at spare · small`; or empty."""
+    told = [
+        f"{counted(part.calls, 'call')}, {counted(tokens_of(part), 'token')} at {_place(part.endpoint, part.model)}"
+        for part in attempt.elsewhere[:_PARTS]
+    ]
+    left = len(attempt.elsewhere) - _PARTS
+    return "; ".join(told + ([f"and {counted(left, 'more place')}"] if left > 0 else []))
 
 
 def of_fallback(used: FallbackRecord, endpoint: str, model: str) -> str:

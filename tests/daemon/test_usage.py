@@ -135,3 +135,18 @@ async def test_each_call_of_a_hedge_is_told_and_counted_at_its_own_endpoint(laun
             assert len(twice) >= 1
             assert before + told == {"slow": slow.calls.calls, "quick": quick.calls.calls}
             assert await calls_counted(daemon) == dict(before + told)
+
+
+async def test_a_call_that_a_time_out_cuts_off_is_told_and_counted(launch: Launch) -> None:
+    """By the task's own time; and by what is left of it where something else can stand in."""
+    async with serve_simulated() as first:
+        behave(first, hang=True)
+        settings = {"orchestrator.endpoints": [endpoint("first", first.url)]}
+        stood_in = asking(fallback=[{"value": "nobody"}])
+        async with launch(**settings) as daemon, Client(daemon.target) as client:
+            record = await asked(client, asking() | {"timeout_seconds": 1}, stood_in | {"timeout_seconds": 1})
+            late, given = (task.attempts[0] for task in record.task_results.values())
+            assert (late.outcome, late.endpoint, late.model) == ("timed_out", "first", MODEL)
+            assert (given.outcome, given.endpoint, given.model) == ("succeeded", "first", MODEL)
+            assert calls_in(record) == {"first": 2}
+            assert await calls_counted(daemon) == {"first": 2}

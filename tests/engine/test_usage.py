@@ -14,13 +14,14 @@ from runner.core.events import (
     AttemptSucceeded,
     JobFailed,
     TaskFailed,
+    TaskTimedOut,
     Usage,
     UsageAt,
     WaitReason,
 )
 from runner.core.record import UsageRecord, parse
 from runner.ports import Attempt, Outcome
-from tests.engine.stage import Script, Stage, only, submission, task
+from tests.engine.stage import Script, Stage, forever, only, submission, task
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -31,6 +32,8 @@ MANY = tuple(UsageAt(f"e{number}", "m", 1) for number in range(65))
 HOSTILE: list[Any] = [
     {"calls": 1},
     "none",
+    UsageAt("e", "m", 1),
+    Usage(1, elsewhere=(Usage(1),)),  # type: ignore[arg-type]
     Usage(calls=None),  # type: ignore[arg-type]
     Usage(elsewhere=(UsageAt("e", "m", 1),)),
     Usage(1, elsewhere=(UsageAt("e", "m", 1, 1),)),
@@ -110,6 +113,45 @@ async def test_every_attempt_tells_where_it_called_whatever_became_of_it() -> No
         row("spare", "n", Usage(3, 0, 0, 6)),
     )
     assert [attempt.elsewhere for attempt in record.task_results["a"].attempts] == [TWICE.elsewhere] * 3
+
+
+@pytest.mark.parametrize(
+    ("told", "place", "usage"),
+    [
+        (Usage(1, elsewhere=(UsageAt("main", "m", 1),)), ("main", "m"), Usage(1)),
+        (Usage(3, elsewhere=(UsageAt("main", "m", 1), UsageAt("spare", "m", 2))), ("", ""), None),
+    ],
+    ids=["at one place", "at several"],
+)
+async def test_an_attempt_that_ran_out_of_time_tells_what_its_calls_had_consumed(
+    told: Usage, place: tuple[str, str], usage: Usage | None
+) -> None:
+    stage = Stage()
+
+    async def calls(attempt: Attempt) -> Outcome:
+        attempt.consumed(told)
+        return await forever(attempt)
+
+    stage.troupe.scripts["a"] = calls
+    async with stage.engine() as engine:
+        history = await engine.run(task("a", timeout_seconds=5))
+    (late,) = only(history, TaskTimedOut)
+    assert (late.endpoint, late.model) == place
+    assert late.usage == (usage or told)
+
+
+@pytest.mark.parametrize("usage", [None, *HOSTILE], ids=lambda usage: str(usage)[:70])
+async def test_what_cannot_be_consumed_fails_who_tells_it(usage: Any) -> None:
+    stage = Stage()
+
+    async def calls(attempt: Attempt) -> Outcome:
+        attempt.consumed(usage)
+        return await forever(attempt)
+
+    stage.troupe.scripts["a"] = calls
+    async with stage.engine() as engine:
+        history = await engine.run(task("a", timeout_seconds=5))
+    assert [failed.failure.reason for failed in only(history, TaskFailed)] == ["HANDLER_ERROR"]
 
 
 async def test_a_parent_tells_what_its_children_consumed_where_they_consumed_it() -> None:

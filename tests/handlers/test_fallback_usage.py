@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import pytest
+import trio.testing
 
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import Usage, UsageAt, WaitReason
+from runner.core.prompt import Answer, Prompt
 from runner.handlers.orchestrator import AskOrchestrator
 from runner.ports import Outcome
 from runner.testing import FakeAttempt
@@ -15,6 +19,11 @@ from tests.handlers.test_fallback import Scripted, is_open, refusing
 
 #: A hedge of its own: one call at `a`, one at `a2`.
 BOTH = Usage(2, total_tokens=8, elsewhere=(UsageAt("a2", "m", 1),))
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 
 def failed(endpoint: str = "a", model: str = "m", usage: Usage | None = None) -> AttemptError:
@@ -78,6 +87,33 @@ async def test_a_call_that_ended_in_a_refusal_is_told_whatever_follows() -> None
         await ran(refusing("a", out_of_service(called)), refusing("b", failed("b")), fallback=[{"endpoint": "b"}])
     parts = (UsageAt("a", "m", 1), UsageAt("b", "m", 1, total_tokens=5))
     assert waits.value.usage == Usage(2, total_tokens=5, elsewhere=parts)
+
+
+class Hanging(Scripted):
+    """As a router does: when it is cut off, it tells what its calls had consumed."""
+
+    async def ask(self, prompt: Prompt, on_text: Callable[[str], Awaitable[None]]) -> Answer:
+        try:
+            return await super().ask(prompt, on_text)
+        except anyio.get_cancelled_exc_class():
+            assert prompt.used is not None
+            prompt.used(Usage(1, elsewhere=(UsageAt(self.name, "m", 1),)))
+            raise
+
+
+async def test_a_call_that_was_given_up_for_a_value_is_told() -> None:
+    outcome = await ran(Hanging("a", 1000.0, streams=False), fallback=[{"value": 1}])
+    assert (outcome.endpoint, outcome.model, outcome.usage) == ("a", "m", Usage(1))
+
+
+async def test_an_attempt_that_is_cut_off_tells_the_call_under_way_and_those_that_failed() -> None:
+    parameters = {"fallback": [{"endpoint": "b"}]}
+    attempt = FakeAttempt(parameters, retries_left=0, timeout=1000.0)
+    handler = AskOrchestrator({"a": refusing("a", failed()), "b": Hanging("b", 1000.0, streams=False)})
+    with anyio.move_on_after(10):
+        await handler.run(attempt)
+    parts = (UsageAt("a", "m", 1, total_tokens=5), UsageAt("b", "m", 1))
+    assert attempt.used == Usage(2, total_tokens=5, elsewhere=parts)
 
 
 async def test_what_was_refused_before_a_call_costs_nothing() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import trio.testing
 
@@ -55,6 +56,18 @@ async def test_a_second_call_that_failed_or_never_came_through_is_told_as_what_i
         b.error = AttemptError("HTTP_STATUS", "500", retryable=True, usage=Usage(1, total_tokens=4))
         there = UsageAt("b", "m", 1, total_tokens=4)
         assert (await stage.ask()).usage == Usage(2, total_tokens=11, elsewhere=(there,))
+
+
+async def test_who_is_cut_off_tells_all_calls_that_were_made() -> None:
+    async with race() as (stage, a, b):
+        b.seconds, a.tells = 100, [Usage(1, total_tokens=3)]
+        told: list[Usage] = []
+        asked = msgspec.structs.replace(bounded_prompt(Purse(1)), used=told.append)
+        with anyio.move_on_after(20):
+            await next(iter(stage.fleet.directory.values())).ask(asked, Pieces())
+        assert told == [
+            Usage(2, total_tokens=3, elsewhere=(UsageAt("a", "m", 1, total_tokens=3), UsageAt("b", "m", 1)))
+        ]
 
 
 async def test_where_both_fail_both_are_told() -> None:
@@ -106,9 +119,12 @@ class Purse:
             raise self.refusal
 
 
+def bounded_prompt(purse: Purse) -> Prompt:
+    return Prompt(request_id="j/t", text="x", task_type="ai_prompt", model="m", timeout=1000.0, reserve=purse.reserve)
+
+
 async def bounded(stage: Stage, purse: Purse) -> Answer:
-    prompt = Prompt(request_id="j/t", text="x", task_type="ai_prompt", model="m", timeout=1000.0, reserve=purse.reserve)
-    return await next(iter(stage.fleet.directory.values())).ask(prompt, Pieces())
+    return await next(iter(stage.fleet.directory.values())).ask(bounded_prompt(purse), Pieces())
 
 
 async def test_a_second_call_takes_its_own_tokens_out_of_the_budget() -> None:
@@ -152,9 +168,8 @@ async def test_a_call_that_failed_while_a_second_one_was_refused_fails_for_its_o
         assert (caught.value.endpoint, caught.value.usage, b.calls) == ("a", Usage(1), 0)
 
 
-async def test_a_call_that_is_made_once_is_asked_for_no_further_tokens_and_watched_by_nobody() -> None:
+async def test_a_call_that_is_made_once_is_asked_for_no_further_tokens() -> None:
     async with Stage(one("a", group="pool"), one("b", group="pool")).open() as stage:
         purse = Purse(0)
         await bounded(stage, purse)
-        [asked] = [prompt for behind in stage.behind.values() for prompt in behind.asked]
-        assert (purse.asked, asked.used) == (0, None)
+        assert purse.asked == 0

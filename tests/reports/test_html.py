@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.core.events import UsageAt
 from runner.core.last import seal
 from runner.core.record import FallbackRecord, LastRecord, UsageRecord, parse
 from runner.reports.html import PageSettings, html
@@ -204,6 +205,17 @@ def test_usage_has_a_table_by_endpoint_and_model(digest: LastRecord) -> None:
     assert "m&lt;1&gt;" in page
     assert "1,235" in page
     assert "AI usage" not in html(msgspec.structs.replace(digest, usage_by=()))
+
+
+def test_what_an_attempt_consumed_elsewhere_is_told_beside_it(digest: LastRecord) -> None:
+    task = digest.task_results["triage"]
+    parts = tuple(UsageAt(f"e{number}", "m", 1, total_tokens=7 * number) for number in range(6))
+    attempts = (*task.attempts[:-1], msgspec.structs.replace(task.attempts[-1], elsewhere=parts))
+    results = digest.task_results | {"triage": msgspec.structs.replace(task, attempts=attempts)}
+    text = "".join(Page(html(msgspec.structs.replace(digest, task_results=results))).text)
+    assert "1 call, 14 tokens at e2 · m" in text
+    assert "and 2 more places" in text
+    assert "of the tokens and calls" not in "".join(Page(html(digest)).text)
 
 
 def test_what_stood_in_for_a_first_choice_is_told_in_its_card(digest: LastRecord) -> None:
