@@ -1,4 +1,6 @@
-"""Bringing a database's schema up to date, with the revisions of `migrations/` that ship inside the package."""
+"""Bringing a database's schema up to date: a new one is made from `schema.py`, an older one by what it lacks of
+`migrations/`, which ship inside the package. A test holds the two ways equal.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,20 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from runner.core.errors import LedgerDamaged
+from runner.ledgers.schema import metadata
 
-#: The newest revision. Written here so that an up-to-date database opens without loading Alembic.
+#: The newest revision. Written here so that a new or up-to-date database opens without loading Alembic.
 HEAD: Final = "0005"
 
 _KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", HEAD})
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
+#: Alembic's, letter by letter. Not in `metadata`: it is no table of the ledger's.
+_VERSION: Final = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 @contextmanager
@@ -34,14 +44,17 @@ def migrating(connection: Connection) -> Iterator[None]:
 
 
 def bring_up_to_date(connection: Connection, place: str) -> None:
-    """Apply what is missing, inside the caller's transaction: all of it or nothing.
+    """Make what is missing, inside the caller's transaction: all of it or nothing.
 
     Raises LedgerDamaged: if the database is newer than this program, or belongs to another.
     """
     revision = _revision(connection, place)
     if revision == HEAD:
         return
-    if revision is not None and revision not in _KNOWN:
+    if revision is None:
+        _make(connection)
+        return
+    if revision not in _KNOWN:
         raise LedgerDamaged(
             f"`{place}` has schema `{revision}`, which this version does not know (its own is `{HEAD}`):"
             " a newer alt-runner made it; install that version or a later one"
@@ -55,12 +68,17 @@ def bring_up_to_date(connection: Connection, place: str) -> None:
     command.upgrade(config, HEAD)
 
 
+def _make(connection: Connection) -> None:
+    metadata.create_all(connection)
+    _VERSION.create(connection)
+    connection.execute(_VERSION.insert().values(version_num=HEAD))
+
+
 def _revision(connection: Connection, place: str) -> str | None:
     """The schema's revision; None for an empty database."""
     tables = sa.inspect(connection).get_table_names()
     if "alembic_version" in tables:
-        revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-        return revision
+        return connection.execute(sa.select(_VERSION.c.version_num)).scalar()
     if tables:
         raise LedgerDamaged(
             f"`{place}` is a database of another program (it has the table `{tables[0]}`);"

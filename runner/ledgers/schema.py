@@ -1,8 +1,8 @@
 """The tables. Times are microseconds since the epoch; states and priorities are the numbers of the wire.
 
 `jobs` is slim because it is updated often; what is written once stands in `bodies`. Partial indexes keep the live part
-of the table small, so that claiming costs the same beside a million finished jobs as beside none. The migrations are
-what makes a database; a test holds them equal to this file.
+of the table small, so that claiming costs the same beside a million finished jobs as beside none. A new
+database is made from this file, an older one by the migrations; a test holds them equal.
 """
 
 from __future__ import annotations

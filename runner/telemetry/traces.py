@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 import msgspec
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -253,6 +252,8 @@ class Traces:
 def _otlp(settings: TraceSettings) -> SpanExporter | None:
     if not settings.otlp_endpoint:
         return None
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
     address = settings.otlp_endpoint.rstrip("/")
     path = urlsplit(address).path
     return OTLPSpanExporter(

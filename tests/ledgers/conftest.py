@@ -31,7 +31,7 @@ def open_sql(path: Path, *, runner: str = RUNNER, observer: Observer | None = No
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty ledger, made once: loading Alembic for every test would cost more than the tests."""
+    """An empty ledger, made once: to make one for every test would cost more than the tests."""
     path = tmp_path_factory.mktemp("migrated") / "ledger.db"
 
     async def make() -> None:

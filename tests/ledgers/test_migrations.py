@@ -1,4 +1,4 @@
-"""Migrations: from nothing to the tables that the code expects, once, and never backwards."""
+"""Migrations: from any earlier version to the tables that a new database has, once, and never backwards."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ from tests.ledgers.jobs import T0, claimed, job, steering, submitted
 def _definitions(path: Path) -> dict[str, list[str]]:
     """Each table and index with the parts of its SQL; the order of constraints says nothing."""
     database = sqlite3.connect(path)
-    rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'")
+    rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     # A table that was made anew under another name stands in quotes.
     found = {name: sorted(line.strip(" ,\t").replace('"', "") for line in sql.splitlines()) for name, sql in rows}
     database.close()
     return found
 
 
-def test_the_migrations_make_the_tables_that_the_code_expects(migrated: Path, tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'expected.db'}")
-    metadata.create_all(engine)
-    engine.dispose()
-    assert _definitions(migrated) == _definitions(tmp_path / "expected.db")
+def test_the_migrations_make_the_tables_that_a_new_database_has(migrated: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(_at(path, HEAD)) as old, closing(sqlite3.connect(migrated)) as new:
+        assert _definitions(path) == _definitions(migrated)
+        for table in [*metadata.tables, "alembic_version"]:
+            columns = f"SELECT name, type, [notnull], dflt_value, pk FROM pragma_table_info('{table}')"  # noqa: S608  a name of ours
+            assert old.execute(columns).fetchall() == new.execute(columns).fetchall()
+        revision = "SELECT version_num FROM alembic_version"
+        assert old.execute(revision).fetchall() == new.execute(revision).fetchall() == [(HEAD,)]
 
 
 def test_there_is_one_newest_revision_and_the_code_knows_it() -> None:
@@ -46,17 +50,24 @@ def test_there_is_one_newest_revision_and_the_code_knows_it() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-def test_a_migration_that_does_not_end_leaves_nothing(tmp_path: Path) -> None:
-    """Migrations run in one transaction: a crash in their midst leaves an empty file, not half a schema."""
+@pytest.mark.parametrize("revision", [None, "0001"])
+def test_a_migration_that_does_not_end_leaves_what_was_there(tmp_path: Path, revision: str | None) -> None:
+    """Migrations run in one transaction: a crash in their midst leaves an empty file, or the earlier schema, not half
+    of one.
+    """
     path = tmp_path / "ledger.db"
+    if revision is not None:
+        _at(path, revision).close()
+    before = _definitions(path)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})
     with engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         bring_up_to_date(connection, str(path))
-        assert "jobs" in sa.inspect(connection).get_table_names()
+        assert "answers" in sa.inspect(connection).get_table_names()
         connection.exec_driver_sql("ROLLBACK")
     engine.dispose()
-    assert _definitions(path) == {}
+    assert _definitions(path) == before
+    assert (before == {}) == (revision is None)
 
 
 def _at(path: Path, revision: str) -> sqlite3.Connection:
