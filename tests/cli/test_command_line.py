@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner import __version__
 from runner.cli import application
 from runner.cli.exits import MEANINGS
@@ -19,17 +21,47 @@ def test_the_package_installs_it_as_alt_runner() -> None:
     assert script.value == "runner.cli:main"
 
 
-def test_help_answers_without_loading_what_only_commands_need(command: CommandLine) -> None:
-    """Start-up stays fast: the weight is in gRPC, SQLAlchemy, aiohttp and rich."""
-    heavy = ("grpc", "sqlalchemy", "aiohttp", "rich", "litestar", "asyncio", "runner.daemon", "runner.settings")
+_HEAVY = (
+    "alembic",
+    "litestar",
+    "uvicorn",
+    "opentelemetry.exporter",
+    "sqlalchemy",
+    "grpc",
+    "aiohttp",
+    "rich",
+    "asyncio",
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--help"], 0),
+        (["validate", "job.alt"], 3),
+        (["run", "job.alt", "--simulate"], 5),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_loads_nothing_heavy_that_it_does_not_need(
+    command: CommandLine, descriptor: Write, arguments: list[str], needed: int
+) -> None:
+    """Start-up stays fast. `needed`: how many of the last of the heavy ones."""
+    descriptor(a={"task_type": "delay", "duration_seconds": 0})
+    heavy = _HEAVY[: len(_HEAVY) - needed]
     program = (
         "import sys, runner.cli\n"
-        "sys.argv = ['alt-runner', '--help']\n"
+        f"sys.argv = ['alt-runner', *{arguments!r}]\n"
         "try: runner.cli.main()\n"
         f"except SystemExit: print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=command.environment(), check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=command.directory,
+        env=command.environment(),
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
