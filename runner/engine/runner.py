@@ -22,6 +22,7 @@ from runner.core.job import Frame, JobSummary, Signal, Steered, Submitted
 from runner.core.plan import Instant, JobId, Plan
 from runner.engine.again import Retry, prepare_retry
 from runner.engine.broadcast import CaughtUp, Idle
+from runner.engine.descriptors import Descriptors
 from runner.engine.dispatcher import Dispatcher
 from runner.engine.equipment import Equipment
 from runner.engine.journal import ChangesPage
@@ -64,8 +65,9 @@ class Runner:
     ) -> None:
         self._with = equipment
         self._queues = queues
-        self._descriptor_limits = descriptor_limits
-        self._kinds = kinds
+        self._descriptors = Descriptors(
+            descriptor_limits, kinds, remembered_bytes=equipment.settings.remembered_descriptor_bytes
+        )
         self.dispatcher = Dispatcher(equipment, queues)
         equipment.children.bind(self, equipment)
         self._outboxes = [Outbox(equipment, sink) for sink in sinks]
@@ -157,7 +159,7 @@ class Runner:
         return [entry if isinstance(entry, Exception) else _accepted(entry, next(committed)) for entry in prepared]
 
     async def _prepare_all(self, submissions: Sequence[Submission]) -> list[Prepared | RunnerError]:
-        if sum(len(submission.descriptor) for submission in submissions) > DECODE_IN_THREAD:
+        if sum(map(self._left_to_decode, submissions)) > DECODE_IN_THREAD:
             work = [self._preparation(submission) for submission in submissions]
             return await anyio.to_thread.run_sync(lambda: [prepared() for prepared in work], limiter=self._decoders)
         results: list[Prepared | RunnerError] = []
@@ -169,19 +171,25 @@ class Runner:
 
     async def _prepare(self, submission: Submission) -> Prepared | RunnerError:
         work = self._preparation(submission)
-        if len(submission.descriptor) > DECODE_IN_THREAD or is_slow(submission):
+        if (size := self._left_to_decode(submission)) > DECODE_IN_THREAD or (size and is_slow(submission)):
             return await anyio.to_thread.run_sync(work, limiter=self._decoders)
         return work()
 
+    def _left_to_decode(self, submission: Submission) -> int:
+        """Bytes of its descriptor, if it is not remembered."""
+        remembered = self._descriptors.remembers(submission.descriptor, submission.content_type)
+        return 0 if remembered else len(submission.descriptor)
+
     def _preparation(self, submission: Submission) -> Callable[[], Prepared | RunnerError]:
         """What is left to do, on any thread."""
-        job_id, now, settings = self._with.new_id(), self._with.clock.now(), self._with.settings
-        limits, queues, kinds = self._descriptor_limits, self._queues, self._kinds
-        work = partial(prepare, submission, job_id=job_id, now=now, limits=limits, queues=queues, kinds=kinds)
+        job_id, now = self._with.new_id(), self._with.clock.now()
+        descriptors, settings, queues = self._descriptors, self._with.settings, self._queues
 
         def prepared() -> Prepared | RunnerError:
             try:
-                return work(settings=settings)
+                return prepare(
+                    submission, job_id=job_id, now=now, descriptors=descriptors, settings=settings, queues=queues
+                )
             except RunnerError as error:
                 return repeated(submission, error, job_id=job_id, now=now, settings=settings) or error
 

@@ -78,6 +78,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     default_token_budget: Annotated[int, Meta(ge=0)] = 0
     #: Tokens that an answer is taken to cost before it is there, where the task sets no `max_tokens`; for budgets.
     default_answer_tokens: Count = 1024
+    #: Bytes of descriptors that are remembered decoded, which takes nine times the memory, for those who submit the same
+    #: ones again with other inputs; one larger than a sixteenth of that is not remembered. 0: none are.
+    remembered_descriptor_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
     #: Jobs in one BatchSubmitJobs.
     max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     #: Whether a job may name a queue that `queues` does not; it then has the limits of `queues.default`.

@@ -11,16 +11,16 @@ from typing import Any, Final
 import msgspec
 
 from runner import frames
-from runner.core import budgets, references
-from runner.core.alt import DescriptorLimits, Kinds, decode
+from runner.core import budgets
+from runner.core.alt import DescriptorLimits
 from runner.core.alt.media import Format, format_of
-from runner.core.alt.parameters import NO_KINDS
 from runner.core.alt.report import Report, Unreadable
 from runner.core.errors import InvalidRequest, RunnerError
 from runner.core.events import JobAccepted, JobState, Recorded
 from runner.core.findings import Finding
 from runner.core.job import JobSummary, NewJob
 from runner.core.plan import Instant, JobId, Plan, Priority, every_task
+from runner.engine.descriptors import Descriptors
 from runner.engine.family import FAMILY
 from runner.engine.settings import DEFAULT_QUEUE, EngineSettings, QueueSettings
 
@@ -84,10 +84,9 @@ def prepare(
     *,
     job_id: JobId,
     now: Instant,
-    limits: DescriptorLimits,
+    descriptors: Descriptors,
     settings: EngineSettings,
     queues: Mapping[str, QueueSettings],
-    kinds: Kinds = NO_KINDS,
 ) -> Prepared:
     """Decode and check everything.
 
@@ -97,23 +96,23 @@ def prepare(
     problems = list(_problems(submission, now=now, settings=settings, queues=queues))
     if problems:
         raise InvalidRequest(*problems)
-    decoded = decode(submission.descriptor, content_type=submission.content_type, limits=limits, kinds=kinds)
-    plan = _overridden(decoded.plan, submission, settings)
-    encoded = decoded.packed if decoded.packed and plan is decoded.plan else msgspec.msgpack.encode(plan)
+    read = descriptors.read(submission.descriptor, submission.content_type)
+    plan = _overridden(read.plan, submission, settings)
+    encoded = read.packed if plan is read.plan else msgspec.msgpack.encode(plan)
     if plan.has_variables and (too_large := list(_large_values(plan, settings))):
         raise InvalidRequest(*too_large)
-    missing = _missing_inputs(plan, encoded, submission)
-    if missing:
+    if read.inputs and (missing := sorted(read.inputs - _inputs(submission).keys())):
         raise InvalidRequest(
             *(
                 Finding("MISSING_INPUT", f"inputs.{name}", f"the descriptor refers to `${{inputs.{name}}}`; pass it")
                 for name in missing
             )
         )
-    event = JobAccepted(plan.title, len(plan.tasks), submission.queue, plan.priority, decoded.warnings)
+    event = JobAccepted(plan.title, len(plan.tasks), submission.queue, plan.priority, read.warnings)
     accepted = Recorded(1, now, event)
-    job = _new_job(submission, plan, encoded, accepted, job_id=job_id, settings=settings)
-    return Prepared(job, (accepted,), decoded.warnings)
+    summary = _summary(submission, plan, read.sha256, job_id=job_id, now=now)
+    job = _new_job(submission, summary, encoded, accepted, settings=settings)
+    return Prepared(job, (accepted,), read.warnings)
 
 
 def is_slow(submission: Submission) -> bool:
@@ -138,7 +137,8 @@ def repeated(
         return None
     plan = Plan(dialect="", alt_id="", version="", title="", created_at=0, tasks=())
     accepted = Recorded(1, now, JobAccepted("", 0, submission.queue, plan.priority))
-    job = _new_job(submission, plan, b"", accepted, job_id=job_id, settings=settings)
+    summary = _summary(submission, plan, "", job_id=job_id, now=now)
+    job = _new_job(submission, summary, b"", accepted, settings=settings)
     return Prepared(msgspec.structs.replace(job, refusal=refusal), (accepted,), ())
 
 
@@ -152,13 +152,6 @@ def _large_values(plan: Plan, settings: EngineSettings) -> Iterator[Finding]:
             yield Finding("VALUE_TOO_LARGE", f"variables.{variable.name}", message)
 
 
-def _missing_inputs(plan: Plan, encoded: bytes, submission: Submission) -> list[str]:
-    # MessagePack holds texts as they are: without the word, no text refers to an input. Saves a walk over all tasks.
-    if references.Root.INPUTS.value.encode() not in encoded:
-        return []
-    return sorted(references.required_inputs(plan) - _inputs(submission).keys())
-
-
 def _overridden(plan: Plan, submission: Submission, settings: EngineSettings) -> Plan:
     if submission.priority is not None:
         plan = msgspec.structs.replace(plan, priority=submission.priority)
@@ -168,17 +161,8 @@ def _overridden(plan: Plan, submission: Submission, settings: EngineSettings) ->
     return msgspec.structs.replace(plan, token_budget=budget) if budget else plan
 
 
-def _new_job(
-    submission: Submission,
-    plan: Plan,
-    encoded: bytes,
-    accepted: Recorded,
-    *,
-    job_id: JobId,
-    settings: EngineSettings,
-) -> NewJob:
-    now = accepted.time
-    summary = JobSummary(
+def _summary(submission: Submission, plan: Plan, sha256: str, *, job_id: JobId, now: Instant) -> JobSummary:
+    return JobSummary(
         id=job_id,
         alt_id=plan.alt_id,
         title=plan.title,
@@ -197,8 +181,13 @@ def _new_job(
         error=None,
         cancel_requested=False,
         task_count=len(plan.tasks),
-        descriptor_sha256=hashlib.sha256(submission.descriptor).hexdigest(),
+        descriptor_sha256=sha256,
     )
+
+
+def _new_job(
+    submission: Submission, summary: JobSummary, encoded: bytes, accepted: Recorded, *, settings: EngineSettings
+) -> NewJob:
     return NewJob(
         summary=summary,
         rank=rank(summary, settings),
@@ -208,7 +197,7 @@ def _new_job(
         plan=encoded,
         inputs=submission.inputs,
         # One that is not well-formed is ignored, as the specification asks (W3C Trace Context, 3.2.2).
-        traceparent=submission.traceparent if trace_id_of(submission.traceparent) else own_traceparent(job_id),
+        traceparent=submission.traceparent if trace_id_of(submission.traceparent) else own_traceparent(summary.id),
         frames=(frames.encode([accepted]),),
     )
 
