@@ -287,7 +287,10 @@ _ENCODERS: Final[dict[type[core.Event], tuple[str, Callable[[Any, Any], None]]]]
     core.AttemptParked: ("attempt_parked", _fill_parked),
     core.TaskFailed: ("task_failed", _fill_task_failed),
     core.TaskTimedOut: ("task_timed_out", _fill_task_failed),
-    core.TaskCancelled: ("task_cancelled", _filler("task_id", "attempt", "reason")),
+    core.TaskCancelled: (
+        "task_cancelled",
+        _filler("task_id", "attempt", "reason", "endpoint", "model", "usage"),
+    ),
     core.TaskSkipped: ("task_skipped", _filler("task_id", "reason")),
     core.TaskReused: ("task_reused", _fill_reused),
     core.BodyStarted: (
@@ -369,7 +372,9 @@ _DECODERS: Final[dict[str, Callable[[Any], core.Event]]] = {
         model=m.model,
         usage=_usage(m),
     ),
-    "task_cancelled": lambda m: core.TaskCancelled(m.task_id, attempt=m.attempt, reason=m.reason),
+    "task_cancelled": lambda m: core.TaskCancelled(
+        m.task_id, attempt=m.attempt, reason=m.reason, endpoint=m.endpoint, model=m.model, usage=_usage(m)
+    ),
     "task_skipped": lambda m: core.TaskSkipped(m.task_id, m.reason),
     "task_signalled": lambda m: core.TaskSignalled(
         m.task_id, approved=m.approved, comment=m.comment, sender=m.sender, data=m.data_json

@@ -138,7 +138,9 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     TaskTimedOut: st.builds(
         TaskTimedOut, texts, attempt=counts, failure=failures, endpoint=texts, model=texts, usage=usages
     ),
-    TaskCancelled: st.builds(TaskCancelled, texts, attempt=counts, reason=texts),
+    TaskCancelled: st.builds(
+        TaskCancelled, texts, attempt=counts, reason=texts, endpoint=texts, model=texts, usage=usages
+    ),
     TaskSkipped: st.builds(TaskSkipped, texts, texts),
     TaskReused: st.builds(
         TaskReused,

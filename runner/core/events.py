@@ -335,6 +335,9 @@ class TaskCancelled(TaskEvent, frozen=True, kw_only=True):
 
     attempt: int
     reason: str
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
 
 
 class BodyStarted(TaskEvent, frozen=True, kw_only=True):

@@ -242,7 +242,7 @@ class JobRun:
             case TaskFailed() | TaskTimedOut():
                 self._fail(task, event, time)
             case TaskCancelled(reason=reason):
-                task.end_attempt("cancelled", time)
+                task.end_attempt("cancelled", time, event)
                 task.reason = reason
                 self._doom_dependents(task, f"dependency `{task.plan.id}` was cancelled")
             case TaskSkipped(reason=reason):

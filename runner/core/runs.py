@@ -13,6 +13,7 @@ from runner.core.events import (
     AttemptSucceeded,
     Failure,
     FallbackUsed,
+    TaskCancelled,
     TaskFailed,
     TaskSignalled,
     TaskState,
@@ -87,7 +88,13 @@ class TaskRun(msgspec.Struct):
         self,
         outcome: str,
         time: Instant,
-        event: AttemptSucceeded | AttemptFailed | AttemptParked | TaskFailed | TaskTimedOut | None = None,
+        event: AttemptSucceeded
+        | AttemptFailed
+        | AttemptParked
+        | TaskFailed
+        | TaskTimedOut
+        | TaskCancelled
+        | None = None,
     ) -> None:
         """The attempt under way has ended, if there is one."""
         if self.state is not TaskState.RUNNING or not self.attempts:

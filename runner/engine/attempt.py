@@ -49,7 +49,11 @@ MAX_NAME: Final = 256
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """The attempt was told to stop, and did."""
+    """The attempt was told to stop, and did; with what its calls had consumed, as `AttemptError` tells it."""
+
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage | None = None
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -236,13 +240,14 @@ class LiveAttempt(Attempt):
         """What it means that the scope ended it."""
         if self._interrupted:
             return Interrupted()
-        if self.stopped:
-            return Stopped()
-        self.overdue = self._ends_with_job
         error = AttemptError("TIMED_OUT", "the attempt ran out of time", retryable=True)
         if self._consumed is not None:
             error.endpoint, error.model, error.usage = named(self._consumed)
-        return self._failed(error)
+        failed = self._failed(error)
+        if self.stopped:
+            return Stopped(error.endpoint, error.model, error.usage)
+        self.overdue = self._ends_with_job
+        return failed
 
     def _succeeded(self, outcome: Outcome) -> Result:
         try:

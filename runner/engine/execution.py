@@ -28,7 +28,6 @@ from runner.core.events import (
     JobStarted,
     JobState,
     Recorded,
-    TaskCancelled,
     TaskSignalled,
     TaskState,
 )
@@ -44,7 +43,7 @@ from runner.engine.budgets import Budgets
 from runner.engine.chunks import chunks
 from runner.engine.deposits import Kept, deposit
 from runner.engine.equipment import Equipment
-from runner.engine.failing import failing, retries_of
+from runner.engine.failing import failing, retries_of, stopped
 from runner.engine.lending import Loan
 from runner.engine.patience import patiently
 from runner.engine.reach import Reach
@@ -359,7 +358,7 @@ class Execution:
             case Failed():
                 return self._failed(live, result)
             case Stopped() | Interrupted():
-                return TaskCancelled(live.task.id, attempt=live.number, reason=self._run.stopping or "stopped")
+                return stopped(live, result, self._run.stopping or "stopped")
 
     def _succeeded(self, live: LiveAttempt, result: Succeeded) -> Event:
         deposited = deposit(live, result, self._with.settings, self._kept, now=self._now(), new_id=self._with.new_id)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from runner.core.errors import AttemptError, AttemptPutOff
-from runner.core.events import AttemptFailed, AttemptParked, Event, Failure, TaskFailed, TaskTimedOut
+from runner.core.events import AttemptFailed, AttemptParked, Event, Failure, TaskCancelled, TaskFailed, TaskTimedOut
 from runner.core.interpreter import JobRun
 from runner.core.plan import Instant, TaskPlan
 from runner.core.retry import retry_at
 from runner.core.runs import DEADLINE_EXCEEDED
-from runner.engine.attempt import Failed, LiveAttempt
+from runner.engine.attempt import Failed, Interrupted, LiveAttempt, Stopped
 from runner.engine.equipment import Equipment
 from runner.engine.settings import EngineSettings
 
@@ -47,6 +47,19 @@ def failing(live: LiveAttempt, result: Failed, run: JobRun, equipment: Equipment
         endpoint=error.endpoint,
         model=error.model,
         usage=error.usage,
+    )
+
+
+def stopped(live: LiveAttempt, result: Stopped | Interrupted, reason: str) -> TaskCancelled:
+    """The event of an attempt that was told to stop, or cut off while its job was to end."""
+    told = result if isinstance(result, Stopped) else Stopped()
+    return TaskCancelled(
+        live.task.id,
+        attempt=live.number,
+        reason=reason,
+        endpoint=told.endpoint,
+        model=told.model,
+        usage=told.usage,
     )
 
 

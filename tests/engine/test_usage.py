@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import anyio
 import pytest
 
 from runner.core.errors import AttemptError, AttemptPutOff
@@ -13,6 +14,7 @@ from runner.core.events import (
     AttemptParked,
     AttemptSucceeded,
     JobFailed,
+    TaskCancelled,
     TaskFailed,
     TaskTimedOut,
     Usage,
@@ -138,6 +140,26 @@ async def test_an_attempt_that_ran_out_of_time_tells_what_its_calls_had_consumed
     (late,) = only(history, TaskTimedOut)
     assert (late.endpoint, late.model) == place
     assert late.usage == (usage or told)
+
+
+async def test_a_call_that_a_cancellation_cuts_off_is_told() -> None:
+    stage, called = Stage(), anyio.Event()
+
+    async def calls(attempt: Attempt) -> Outcome:
+        attempt.consumed(Usage(1, total_tokens=7, elsewhere=(UsageAt("main", "m", 1, total_tokens=7),)))
+        called.set()
+        return await forever(attempt)
+
+    stage.troupe.scripts["a"] = calls
+    async with stage.engine() as engine:
+        job_id = await engine.submit(task("a"))
+        await called.wait()
+        await engine.runner.cancel(job_id, "enough")
+        history = await engine.end(job_id)
+    (stopped,) = only(history, TaskCancelled)
+    assert (stopped.endpoint, stopped.model, stopped.usage) == ("main", "m", Usage(1, total_tokens=7))
+    record = parse(json.dumps(await stage.record(job_id)).encode())
+    assert record.usage_by == (row("main", "m", Usage(1, total_tokens=7)),)
 
 
 @pytest.mark.parametrize("usage", [None, *HOSTILE], ids=lambda usage: str(usage)[:70])
