@@ -442,5 +442,6 @@ def _reload(parts: _Reached, settings: Settings, *, reread: Callable[[], Setting
     fleet.renew_keys(held.orchestrator)
     equipment.slots.resize(held.engine.max_concurrent_tasks)
     runner.limit_queues(held.queues)
+    runner.descriptors.resize(held.engine.remembered_descriptor_bytes)
     telemetry.notice("reloaded", applied=result.applied, restart=result.restart)
     return held

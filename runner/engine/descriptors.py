@@ -41,12 +41,18 @@ class Descriptors:
 
     def __init__(self, limits: DescriptorLimits, kinds: Kinds = NO_KINDS, *, remembered_bytes: int) -> None:
         """`remembered_bytes`: of all descriptors that are remembered, as they were sent; 0: none are."""
-        self.limits = limits
+        self._limits = limits
         self._kinds = kinds
         self._most_bytes = remembered_bytes
         self._bytes = 0
         self._remembered: OrderedDict[tuple[bytes, str], Understood] = OrderedDict()
         self._lock = Lock()
+
+    def resize(self, remembered_bytes: int) -> None:
+        """Remember so many from now on."""
+        with self._lock:
+            self._most_bytes = remembered_bytes
+            self._forget()
 
     def remembers(self, data: bytes, content_type: str) -> bool:
         """Whether `read` has nothing to decode."""
@@ -69,7 +75,7 @@ class Descriptors:
         return understood
 
     def _decoded(self, data: bytes, content_type: str) -> Understood:
-        decoded = decode(data, content_type=content_type, limits=self.limits, kinds=self._kinds)
+        decoded = decode(data, content_type=content_type, limits=self._limits, kinds=self._kinds)
         packed = decoded.packed or msgspec.msgpack.encode(decoded.plan)
         # MessagePack holds texts as they are: without the word no text refers to an input. Saves a walk over all tasks.
         refers = references.Root.INPUTS.value.encode() in packed
@@ -82,6 +88,9 @@ class Descriptors:
             if key not in self._remembered:
                 self._bytes += len(key[0])
             self._remembered[key] = understood
-            while self._bytes > self._most_bytes:
-                (forgotten, _), _ = self._remembered.popitem(last=False)
-                self._bytes -= len(forgotten)
+            self._forget()
+
+    def _forget(self) -> None:
+        while self._bytes > self._most_bytes:
+            (forgotten, _), _ = self._remembered.popitem(last=False)
+            self._bytes -= len(forgotten)

@@ -65,7 +65,7 @@ class Runner:
     ) -> None:
         self._with = equipment
         self._queues = queues
-        self._descriptors = Descriptors(
+        self.descriptors = Descriptors(
             descriptor_limits, kinds, remembered_bytes=equipment.settings.remembered_descriptor_bytes
         )
         self.dispatcher = Dispatcher(equipment, queues)
@@ -177,13 +177,13 @@ class Runner:
 
     def _left_to_decode(self, submission: Submission) -> int:
         """Bytes of its descriptor, if it is not remembered."""
-        remembered = self._descriptors.remembers(submission.descriptor, submission.content_type)
+        remembered = self.descriptors.remembers(submission.descriptor, submission.content_type)
         return 0 if remembered else len(submission.descriptor)
 
     def _preparation(self, submission: Submission) -> Callable[[], Prepared | RunnerError]:
         """What is left to do, on any thread."""
         job_id, now = self._with.new_id(), self._with.clock.now()
-        descriptors, settings, queues = self._descriptors, self._with.settings, self._queues
+        descriptors, settings, queues = self.descriptors, self._with.settings, self._queues
 
         def prepared() -> Prepared | RunnerError:
             try:

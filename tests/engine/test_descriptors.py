@@ -51,6 +51,18 @@ def test_the_least_recently_used_are_forgotten_and_the_bound_is_kept() -> None:
     assert remembered == [0, *range(6, 25)]
 
 
+def test_a_smaller_bound_holds_at_once() -> None:
+    size = len(descriptor("number 00"))
+    descriptors = remembering(100 * size)
+    files = [descriptor(f"number {number:02}") for number in range(50)]
+    for file in files:
+        descriptors.read(file, "")
+    descriptors.resize(20 * size)
+    assert [descriptors.remembers(file, "") for file in files] == [False] * 30 + [True] * 20
+    descriptors.resize(0)
+    assert not any(descriptors.remembers(file, "") for file in files)
+
+
 def test_what_is_large_is_not_remembered_at_the_cost_of_all_others() -> None:
     small, large = descriptor(), descriptor("large", text="x" * 10_000)
     descriptors = remembering(100_000)
