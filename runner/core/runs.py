@@ -27,6 +27,10 @@ from runner.core.plan import Instant, TaskPlan
 DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 
 
+#: What tells how an attempt ended, and what it consumed.
+AttemptEnd = AttemptSucceeded | AttemptFailed | AttemptParked | TaskFailed | TaskTimedOut | TaskCancelled
+
+
 class AttemptRun(msgspec.Struct):
     """One attempt, as the events tell it."""
 
@@ -88,13 +92,7 @@ class TaskRun(msgspec.Struct):
         self,
         outcome: str,
         time: Instant,
-        event: AttemptSucceeded
-        | AttemptFailed
-        | AttemptParked
-        | TaskFailed
-        | TaskTimedOut
-        | TaskCancelled
-        | None = None,
+        event: AttemptEnd | None = None,
     ) -> None:
         """The attempt under way has ended, if there is one."""
         if self.state is not TaskState.RUNNING or not self.attempts:
