@@ -82,6 +82,8 @@ class Fleet:
         self._changed = anyio.Event()
         #: What each endpoint holds open.
         self._stacks: dict[Endpoint, AsyncExitStack] = {}
+        #: By the name of the configured endpoint, the API keys that were taken over since the start.
+        self._keys: dict[str, Secret] = {}
         #: Of registered endpoints, when their leases end, monotonic.
         self._lease_ends: dict[str, float] = {}
         #: One registration at a time: two of one name would open two endpoints.
@@ -134,11 +136,14 @@ class Fleet:
         return self._view(found)
 
     def renew_keys(self, settings: OrchestratorSettings) -> None:
-        """Take over the API keys of settings that were read again; endpoints that refused theirs are asked again."""
-        keys = {configured.name: configured.api_key for configured in settings.endpoints}
+        """Take over the API keys of settings that were read again; endpoints that refused theirs are asked again.
+
+        Those that come later, because they register or their name gets an address, are called with them, too.
+        """
+        self._keys = {configured.name: configured.api_key for configured in settings.endpoints}
         for endpoint in self.directory.endpoints:
-            if endpoint.origin in keys:
-                endpoint.take_key(keys[endpoint.origin], anyio.current_time())
+            if endpoint.origin in self._keys:
+                endpoint.take_key(self._keys[endpoint.origin], anyio.current_time())
 
     def _view(self, endpoint: Endpoint) -> EndpointView:
         return endpoint.view(anyio.current_time(), self.directory.waiting(endpoint))
@@ -250,6 +255,8 @@ class Fleet:
         endpoint = Endpoint(
             connected.speaker, settings, self._with, origin=origin, source=source, take_key=connected.take_key
         )
+        if origin in self._keys:
+            connected.take_key(self._keys[origin])
         self._stacks[endpoint] = stack
         self.directory.add(endpoint)
         return endpoint

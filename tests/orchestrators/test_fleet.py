@@ -8,14 +8,16 @@ from functools import partial
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import trio.testing
 
 from runner.core.breaker import BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, EndpointNotFound, InvalidRequest, RegistrationRefused
 from runner.core.fleet import EndpointHealth, EndpointSource, Registration
+from runner.core.secret import Secret
 from runner.orchestrators.fleet import Connected, Opener
-from runner.orchestrators.settings import EndpointSettings, LeasePolicy
+from runner.orchestrators.settings import EndpointSettings, LeasePolicy, OrchestratorSettings
 from tests.orchestrators.stage import BROKEN, GONE, START, Stage, one
 
 SECOND = 1_000_000
@@ -83,6 +85,24 @@ async def test_a_server_that_was_restarted_registers_anew_and_only_its_newest_le
         with pytest.raises(EndpointNotFound):
             await stage.fleet.renew("new", first.id)
         await stage.fleet.renew("new", second.id)
+
+
+async def test_whoever_comes_after_a_reload_is_called_with_the_key_that_holds_now() -> None:
+    """Servers that register, and addresses that a name gets, long after the daemon took over another key."""
+    farm = one("farm", url="http://farm.test:80", every_address=True, dns_refresh_seconds=10, api_key=Secret("old"))
+    pool = one(group="pool", takes_registrations=True, api_key=Secret("old"))
+    async with Stage(pool, farm).open(looked_after=True) as stage:
+        await anyio.sleep(1)
+        renewed = tuple(msgspec.structs.replace(each, api_key=Secret("new")) for each in (pool, farm))
+        stage.fleet.renew_keys(OrchestratorSettings(endpoints=renewed))
+        await stage.fleet.register(server(), seconds=300)
+        stage.addresses = ["10.0.0.7"]
+        await anyio.sleep(20)
+        assert [stage.behind[name].keys for name in ("main", "new", "farm/10.0.0.7")] == [[Secret("new")]] * 3
+        # And it is the same server when it registers again: its breakers know what they knew.
+        there = stage.fleet.directory.endpoint("new")
+        await stage.fleet.register(server(), seconds=300)
+        assert stage.fleet.directory.endpoint("new") is there
 
 
 @pytest.mark.parametrize(
