@@ -29,6 +29,12 @@ class Guard:
         self.last_failure = ""
 
     @property
+    def denied(self) -> bool:
+        """Whether it is FORCED_OPEN because a key was refused."""
+        forced, opening = self.breaker.state is BreakerState.FORCED_OPEN, self.breaker.opened_by
+        return forced and opening is not None and opening.reason is OpenReason.DENIED
+
+    @property
     def _last(self) -> str:
         return f" (the last: {self.last_failure})" if self.last_failure else ""
 
@@ -114,11 +120,11 @@ class Breakers:
             guard.breaker.force(state, now)
             self._tell(guard, previous, now)
 
-    def reset_forced(self, now: float) -> None:
-        """Reset those that are FORCED_OPEN, most often for a key that was refused."""
-        forced = [model for model, guard in self._guards.items() if guard.breaker.state is BreakerState.FORCED_OPEN]
-        if forced:
-            self.force(forced, BreakerState.CLOSED, now)
+    def reset_denied(self, now: float) -> None:
+        """Reset those that are FORCED_OPEN because a key was refused; what was forced by hand stays."""
+        denied = [model for model, guard in self._guards.items() if guard.denied]
+        if denied:
+            self.force(denied, BreakerState.CLOSED, now)
 
     def probe_early(self, now: float) -> bool:
         """The endpoint answers its health checks again: probe what is open. Answers whether none is still too young."""

@@ -101,9 +101,9 @@ class Endpoint:
         self._back_at = -math.inf
 
     def take_key(self, key: Secret, now: float) -> None:
-        """Call with this API key from now on; breakers that were forced open, most often for a key, are reset."""
+        """Call with this API key from now on; breakers that were forced open because a key was refused are reset."""
         self._take_key(key)
-        self.breakers.reset_forced(now)
+        self.breakers.reset_denied(now)
 
     def warm_up(self, now: float) -> None:
         """It comes back: it gets few calls at first, and all that it may have after `warm_up_seconds`."""

@@ -101,6 +101,16 @@ async def test_a_new_key_is_taken_over_and_what_was_refused_is_asked_again() -> 
         await stage.ask("denied")
 
 
+async def test_what_was_forced_open_by_hand_stays_so_when_keys_are_taken_over() -> None:
+    """A reload for a log level must not send calls to a server that somebody took out of service."""
+    async with Stage().open() as stage:
+        await stage.ask()
+        stage.fleet.force("main", (), BreakerState.FORCED_OPEN)
+        stage.fleet.directory.endpoint("main").take_key(Secret("other"), anyio.current_time())
+        assert stage.state() is BreakerState.FORCED_OPEN
+        assert (await stage.put_off()).wait_reason is WaitReason.OUT_OF_SERVICE
+
+
 @pytest.mark.parametrize(
     ("error", "failed"),
     [
