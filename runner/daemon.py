@@ -434,7 +434,8 @@ def _reload(parts: _Reached, settings: Settings, *, reread: Callable[[], Setting
         return settings
     held = result.settings
     telemetry.logs.set_level(held.log.level)
-    equipment.settings, equipment.retry, equipment.budgets = held.engine, held.retry, held.budgets
+    equipment.settings, equipment.retry = held.engine, held.retry
+    equipment.take_budgets(held.budgets)
     equipment.secrets = SettingsSecrets(held.secrets)
     # What was replaced is told no more than what replaces it: calls under way may have been made with either.
     equipment.redaction = equipment.redaction.knowing(settings_module.known_secrets(held))

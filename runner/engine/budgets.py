@@ -24,7 +24,7 @@ from runner.core.budgets import (
     sentence,
 )
 from runner.core.errors import AttemptError, AttemptPutOff
-from runner.core.events import Event, Usage, WaitReason
+from runner.core.events import Event, TaskState, Usage, WaitReason
 from runner.core.interpreter import JobRun
 from runner.core.job import Claim, Reservation, Share, Shortfall, Spending
 from runner.core.plan import TaskId, TaskPlan
@@ -94,6 +94,10 @@ class Budgets:
             self._shares[task_id] = before
             if account is not None:
                 account.give_back(task_id, tokens)
+            if budgets != self._of_labels():
+                # Others hold since it was asked.
+                await self.reserve(task_id, prompt, answer)
+                return
             raise self._refusal(budgets[shares.index(short.share)], short, tokens)
 
     def ended(self, task: TaskPlan, event: Event | None) -> None:
@@ -129,6 +133,15 @@ class Budgets:
             self._line.call_next()
             self._with.budget_line.call_next()
 
+    def ask_again(self, run: JobRun) -> None:
+        """Who waits for a budget asks soon: it may be another one than that of the daemon before."""
+        due = self._with.clock.now() + round(self._with.chance() * SPREAD * MICROS)
+        for task in run.tasks.values():
+            waits = task.state is TaskState.WAITING and task.wait_reason is WaitReason.RATE_LIMITED
+            # What waits for an endpoint names it.
+            if waits and not task.attempts[-1].endpoint and task.due is not None and task.due > due:
+                run.put_back(task, due)
+
     def _of_labels(self) -> list[LabelBudget]:
         return [budget for budget in self._with.budgets if budget.concerns(self._job.labels)]
 
@@ -148,7 +161,8 @@ class Budgets:
         end = period_end(budget.per, self._with.clock.now())
         if budget.on_exceeded is OnExceeded.WAIT and end is not None and tokens <= budget.tokens:
             until = end + round(self._with.chance() * SPREAD * MICROS)
-            return AttemptPutOff(WaitReason.RATE_LIMITED, f"{message}; it waits for the next {budget.per}", until=until)
+            message += f"; it waits for the next {budget.per}"
+            return AttemptPutOff(WaitReason.RATE_LIMITED, message, until=until, turn=self._with.period_line.place())
         return AttemptError(TOKEN_BUDGET_EXCEEDED, message, retryable=False)
 
     def _crowded(self, message: str, line: Line) -> AttemptPutOff:

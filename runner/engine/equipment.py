@@ -59,8 +59,17 @@ class Equipment:
     #: The token budgets of labels, and who waits for room in them.
     budgets: tuple[LabelBudget, ...] = ()
     budget_line: Line = field(default_factory=Line)
+    #: Who waits until a budget is whole again: another day or month, or other settings.
+    period_line: Line = field(default_factory=Line)
     #: Told of each job that ended here, after its end is durable, and when nothing of it runs any more. Must not raise.
     job_ended: Callable[[JobId], Awaitable[None]] = _leave_as_it_is
+
+    def take_budgets(self, budgets: tuple[LabelBudget, ...]) -> None:
+        """These hold from now on. Whoever waits for one asks again, if they are others."""
+        if self.budgets != budgets:
+            self.budgets = budgets
+            self.budget_line.call_all()
+            self.period_line.call_all()
 
     def handler_for(self, kind: str) -> tuple[str, Handler]:
         """The handler that claims a task type, with its name."""

@@ -157,6 +157,7 @@ class Execution:
         run = JobRun(self._plan, deadline=claim.summary.deadline, job_id=self.job_id, inputs=inputs)
         self._run = run.replay(frames.decode(claim.frames))
         self._budgets = Budgets(claim, self._with, limit=self._plan.token_budget, run=self._run)
+        self._budgets.ask_again(self._run)
         limit = self._with.settings.max_referenced_bytes
         self._reach = Reach(self.job_id, inputs, self._run, self._fetch, max_referenced_bytes=limit)
         self._kept = Kept.by([*self._run.tasks.values(), *self._run.promises])

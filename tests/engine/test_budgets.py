@@ -251,6 +251,26 @@ async def test_a_budget_that_waits_parks_its_tasks_until_the_period_ends() -> No
     assert "team=blue/day" in parked.message
 
 
+@pytest.mark.parametrize("way", ["reloaded", "restarted"])
+async def test_a_budget_that_is_raised_is_asked_at_once_by_those_who_wait_for_a_period(way: str) -> None:
+    """An operator who gives more, by SIGHUP or a restart, need not wait for the next month."""
+    stage, model = Stage(), Model()
+    stage.budgets = (budget(150, Period.MONTH, on_exceeded=OnExceeded.WAIT),)
+    async with stage.engine() as engine:
+        job_id = await engine.submit(*chain(stage, model, "a", "b"), **BLUE)
+        await anyio.sleep(60)
+        assert model.calls == 1
+        stage.budgets = (budget(250, Period.MONTH, on_exceeded=OnExceeded.WAIT),)
+        if way == "reloaded":
+            engine.equipment.take_budgets(stage.budgets)
+            history = await engine.end(job_id)
+    if way == "restarted":
+        async with stage.engine() as engine:
+            history = await engine.end(job_id)
+    assert isinstance(history[-1].event, JobSucceeded)
+    assert times(history, JobSucceeded)[0] < 600
+
+
 async def test_a_call_that_no_period_could_take_fails_at_once() -> None:
     stage, model = Stage(), Model()
     stage.budgets = (budget(50, on_exceeded=OnExceeded.WAIT),)
@@ -327,6 +347,17 @@ def test_who_waits_is_called_in_turn_and_nobody_twice() -> None:
     line.call_next()
     line.place().call(lambda: called.append("late"))
     assert called == ["a", "c", "late"], "room came before it did"
+
+
+def test_when_all_are_called_those_who_were_just_coming_are_called_too() -> None:
+    line = Line()
+    called: list[str] = []
+    places = {name: line.place() for name in "ab"}
+    places["a"].call(lambda: called.append("a"))
+    line.call_all()
+    places["b"].call(lambda: called.append("b"))
+    line.place().call(lambda: called.append("later"))
+    assert called == ["a", "b"]
 
 
 def test_a_submission_without_a_budget_is_the_same_as_it_was_before_there_were_budgets() -> None:
