@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from runner.core import references
+from runner.core.alt.dialect import JOB
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import (
     AttemptOutput,
@@ -44,6 +45,8 @@ MAX_MESSAGE: Final = 4_000
 LATEST: Final = 10**16
 #: Counts are 64-bit on the wire.
 MAX_COUNT: Final = 2**63 - 1
+#: Of calls and tokens that one attempt may tell: those of a job, and of all that share a budget, are counts still.
+MAX_CONSUMED: Final = 2**48
 #: Characters of an endpoint's or model's name in `Usage.elsewhere`; the rest is cut off.
 MAX_NAME: Final = 256
 
@@ -162,10 +165,14 @@ class LiveAttempt(Attempt):
         await self._stopping.wait()
 
     async def reserve_tokens(self, prompt: str, *, answer: int | None = None) -> None:
+        if not isinstance(prompt, str):
+            raise TypeError(f"a prompt is a str, not {type(prompt).__name__}")
+        # A negative one would make room that is not there.
+        _check_count(answer)
         await self._budgets.reserve(self.task.id, prompt, answer)
 
     def consumed(self, usage: Usage) -> None:
-        _check_usage(usage)
+        self._check_usage(usage)
         self._consumed = usage
 
     def tokens_left(self) -> int | None:
@@ -285,7 +292,7 @@ class LiveAttempt(Attempt):
         usage = told.usage
         if usage is None:
             return None
-        _check_usage(usage)
+        self._check_usage(usage)
         if not usage.elsewhere:
             return usage
         parts = tuple(
@@ -297,6 +304,10 @@ class LiveAttempt(Attempt):
         return gathered(
             [(told.endpoint, told.model, msgspec.structs.replace(usage, elsewhere=parts))], told.endpoint, told.model
         )
+
+    def _check_usage(self, usage: Usage) -> None:
+        # A job may tell more, for all that it ran.
+        _check_usage(usage, MAX_COUNT if self.task.kind == JOB else MAX_CONSUMED)
 
     def _broke(self, error: BaseException) -> Failed:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -377,30 +388,30 @@ def _share(fraction: float | None) -> float | None:
     return float(min(max(fraction, 0), 1))
 
 
-def _check_count(count: int | None) -> None:
-    if count is not None and (type(count) is not int or not 0 <= count <= MAX_COUNT):
-        raise ValueError("a count is a whole number from 0 to 2**63 - 1")
+def _check_count(count: int | None, most: int = MAX_COUNT) -> None:
+    if count is not None and (type(count) is not int or not 0 <= count <= most):
+        raise ValueError(f"a count is a whole number from 0 to {most}")
 
 
-def _check_counts(usage: Usage | UsageAt, kind: type[Usage | UsageAt]) -> None:
+def _check_counts(usage: Usage | UsageAt, kind: type[Usage | UsageAt], most: int) -> None:
     if not isinstance(usage, kind):
         raise TypeError(f"what was consumed is a {kind.__name__}, not {type(usage).__name__}")
     for count in (usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens):
         if count is None:
             raise ValueError("a count is a number")
-        _check_count(count)
+        _check_count(count, most)
 
 
-def _check_usage(usage: Usage) -> None:
+def _check_usage(usage: Usage, most: int) -> None:
     """Raises ValueError, TypeError: if it is none, or its parts are no parts of it, or are more than are told."""
-    _check_counts(usage, Usage)
+    _check_counts(usage, Usage, most)
     parts = usage.elsewhere
     if parts == ():
         return
     if not isinstance(parts, tuple) or len(parts) > MAX_PLACES:
         raise ValueError(f"the parts of a usage are a tuple of at most {MAX_PLACES}")
     for part in parts:
-        _check_counts(part, UsageAt)
+        _check_counts(part, UsageAt, most)
         if not (isinstance(part.endpoint, str) and isinstance(part.model, str)):
             raise TypeError("the names of an endpoint and a model are texts")
     for name in ("calls", "prompt_tokens", "completion_tokens", "total_tokens"):

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from runner.core.budgets import LabelBudget, Period
 from runner.core.errors import AttemptError, AttemptPutOff
 from runner.core.events import (
     AttemptFailed,
@@ -42,6 +43,7 @@ HOSTILE: list[Any] = [
     Usage(9, elsewhere=(UsageAt("e", "m", 5), UsageAt("f", "m", 5))),
     Usage(1, elsewhere=(UsageAt("e", "m", -1),)),
     Usage(2**63 - 1, elsewhere=(UsageAt("e", "m", 2**63),)),
+    Usage(1, total_tokens=2**48 + 1),
     Usage(1, elsewhere=(UsageAt("e", None, 1),)),  # type: ignore[arg-type]
     Usage(1, elsewhere=(UsageAt([], "m", 1),)),  # type: ignore[arg-type]
     Usage(1, elsewhere=({"calls": 1},)),  # type: ignore[arg-type]
@@ -191,6 +193,39 @@ async def test_a_parent_tells_what_its_children_consumed_where_they_consumed_it(
     record = parse(json.dumps(await stage.record(job_id)).encode())
     assert record.usage == Usage(4, 6, 8, 18)
     assert record.usage_by == (row("main", "m", Usage(2, 6, 8, 14)), row("spare", "n", Usage(2, 0, 0, 4)))
+
+
+async def test_a_job_whose_tasks_tell_as_much_as_they_may_ends_and_so_does_the_one_that_runs_it() -> None:
+    """In one commit, and of one budget: the sums must fit what ledgers and the wire can hold."""
+    stage = Stage()
+    most = Usage(2**48, 2**48, 2**48, 2**48)
+    stage.budgets = (LabelBudget(label="team", value="blue", tokens=2**63 - 1, per=Period.EVER),)
+    names = [f"t{number}" for number in range(40)]
+    stage.troupe.scripts.update(dict.fromkeys(names, giving(Outcome(usage=most, endpoint="main", model="m"))))
+    child = json.loads(submission(*map(task, names)).descriptor)
+    async with stage.engine() as engine:
+        outer = task("outer", parameters={"task_type": "job", "descriptor": child})
+        history = await engine.run(outer, labels={"team": "blue"})
+    (done,) = only(history, AttemptSucceeded)
+    assert done.usage.total_tokens == 40 * 2**48
+    assert await stage.ledger.spent_tokens("team=blue/ever", "") == 40 * 2**49, "the parts are more than their sum says"
+
+
+@pytest.mark.parametrize("answer", [-1, 2**63, 0.5, True, "9"])
+async def test_a_handler_that_reserves_what_cannot_be_fails_and_makes_no_room(answer: Any) -> None:
+    stage = Stage()
+    left: list[int | None] = []
+
+    async def reserves(attempt: Attempt) -> Outcome:
+        left.append(attempt.tokens_left())
+        await attempt.reserve_tokens("", answer=answer)
+        return Outcome()
+
+    stage.troupe.scripts.update(a=reserves, b=reserves)
+    async with stage.engine() as engine:
+        history = await engine.run(task("a"), task("b"), token_budget=100)
+    assert [failed.failure.reason for failed in only(history, TaskFailed)] == ["HANDLER_ERROR"] * 2
+    assert left == [100, 100]
 
 
 def put_off() -> AttemptPutOff:
