@@ -34,12 +34,21 @@ class Catalogue:
         return news
 
     def known(self, wanted: str) -> list[str]:
-        """Its own names of the models that a name, an alias or a label stands for; "" stands for its default."""
+        """Its own names of the models that a word stands for: an alias, else a model's name, else a label.
+
+        "" stands for its default, which may be any of them.
+        """
         settings = self._settings
-        if not wanted or wanted == settings.model:
-            return [settings.model]
+        wanted = wanted or settings.model
         if wanted in settings.aliases:
-            return [settings.aliases[wanted]]
-        if wanted in self.models:
+            found = [settings.aliases[wanted]]
+        elif wanted in self.models:
+            found = [wanted]
+        else:
+            found = [model for model, labels in settings.labels.items() if wanted in labels]
+        if self.complete:
+            # One that registered itself has the aliases and labels of its group, and may have fewer models.
+            found = [model for model in found if model in settings.models]
+        if not found and wanted == settings.model and not (wanted and self.complete):
             return [wanted]
-        return [model for model, labels in settings.labels.items() if wanted in labels]
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -43,7 +43,8 @@ class EndpointSettings(Struct, frozen=True, kw_only=True):
     group: str = ""
     #: Its share of its group's calls, beside the weights of the others.
     weight: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
-    #: The model for tasks that name none; empty: the endpoint's own choice (`openai` and `anthropic` have none).
+    #: The model for tasks that name none, an alias or a label of it; empty: the endpoint's own choice (`openai` and
+    #: `anthropic` have none).
     model: str = ""
     #: The models that it serves; empty: it is asked for its catalogue.
     models: tuple[str, ...] = ()
@@ -151,6 +152,40 @@ class OrchestratorSettings(Struct, frozen=True, kw_only=True):
             if endpoint.name in groups and endpoint.group != endpoint.name:
                 msg = f"`{endpoint.name}` is an orchestrator and the group of others; give it another `name`"
                 raise ValueError(msg)
+            if problem := next(_ambiguities(endpoint), None):
+                raise ValueError(problem)
+
+
+def _ambiguities(endpoint: EndpointSettings) -> Iterator[str]:
+    """Words for models that mean two things or nothing, each a sentence."""
+    of, models = f"of orchestrator `{endpoint.name}`", endpoint.models
+    yield from (f"`aliases` {of}: {problem}" for problem in _alias_problems(endpoint))
+    yield from (f"`labels` {of}: {problem}" for problem in _label_problems(endpoint))
+    words = {*models, *endpoint.aliases, *(label for labels in endpoint.labels.values() for label in labels)}
+    if models and endpoint.model and endpoint.model not in words:
+        yield f"`model` {of} is `{endpoint.model}`, which is none of its `models`"
+
+
+def _alias_problems(endpoint: EndpointSettings) -> Iterator[str]:
+    for alias, model in endpoint.aliases.items():
+        if alias == model:
+            continue
+        if model in endpoint.aliases:
+            yield f"`{alias}` stands for `{model}`, which is an alias itself; name the model"
+        if alias in endpoint.models:
+            yield f"`{alias}` stands for `{model}`, and is one of its `models`, too"
+        if endpoint.models and model not in endpoint.models:
+            yield f"`{alias}` stands for `{model}`, which is none of its `models`"
+
+
+def _label_problems(endpoint: EndpointSettings) -> Iterator[str]:
+    models = {*endpoint.models, *endpoint.labels}
+    for model, labels in endpoint.labels.items():
+        if endpoint.aliases.get(model, model) != model or (endpoint.models and model not in endpoint.models):
+            yield f"`{model}` is none of its `models`; labels stand beside the model's own name"
+        for label in labels:
+            if label != model and (label in models or label in endpoint.aliases):
+                yield f"`{label}` is a label, and another model's name or an alias, too"
 
 
 def _is_host(parts: SplitResult) -> bool:

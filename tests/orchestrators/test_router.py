@@ -15,6 +15,7 @@ import trio.testing
 from runner.core.breaker import BreakerPolicy, BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, Turn
 from runner.core.events import Usage, UsageAt, WaitReason
+from runner.core.fleet import Registration
 from runner.core.prompt import Answer
 from runner.core.secret import Secret
 from runner.core.usage import by_place
@@ -156,6 +157,42 @@ async def test_a_model_is_asked_for_by_name_by_alias_and_by_label() -> None:
         for wanted, (endpoint, model) in asked.items():
             assert (await stage.ask(wanted)).endpoint == endpoint
             assert stage.behind[endpoint].asked[-1].model == model
+
+
+@pytest.mark.parametrize("default", ["best", "slow"])
+async def test_a_task_that_names_no_model_gets_the_one_that_the_default_stands_for(default: str) -> None:
+    named = one(model=default, aliases={"best": "maxi"}, labels={"maxi": ("slow",)})
+    async with Stage(named).open() as stage:
+        for wanted in (None, default):
+            await stage.ask(wanted)
+            assert stage.main.asked[-1].model == "maxi"
+
+
+async def test_each_endpoint_reads_a_word_by_its_own_settings() -> None:
+    """An alias before a model's name, and that before a label; those of the group that is named before all others."""
+    first = one("first", group="pool", aliases={"gpt": "gpt-one"})
+    second = one("second", group="pool", aliases={"gpt": "gpt-two"})
+    third = one("third", models=("gpt", "gpt-two"))
+    async with Stage(first, second, third).open() as stage:
+        stage.fleet.directory.learn(stage.fleet.directory.endpoint("first"), ("gpt", "gpt-one"))
+        for endpoint, chance, model in (("first", 0.0, "gpt-one"), ("second", 0.9, "gpt-two"), ("third", 0.0, "gpt")):
+            stage.chance = chance
+            await stage.ask("gpt", of="third" if endpoint == "third" else "pool")
+            assert stage.behind[endpoint].asked[-1].model == model
+        assert (await stage.ask("gpt-two")).endpoint == "third", "no endpoint of the first group has it by that name"
+
+
+async def test_a_server_that_registers_with_fewer_models_is_asked_for_those_alone() -> None:
+    """The words of its group lead to models that it does not have."""
+    words: dict[str, Any] = {"aliases": {"gpt": "maxi"}, "labels": {"maxi": ("good",), "mini": ("fast",)}}
+    pool = one(group="pool", models=("mini", "maxi"), model="maxi", takes_registrations=True, **words)
+    async with Stage(pool).open() as stage:
+        small = Registration(name="small", group="pool", url="http://127.0.0.1:2", models=("mini",), weight=1000)
+        await stage.fleet.register(small, seconds=None)
+        stage.chance = 0.9
+        for wanted in ("gpt", "good", "maxi", None):
+            assert (await stage.ask(wanted)).endpoint == "main"
+        assert (await stage.ask("fast")).endpoint == "small"
 
 
 async def test_a_task_that_names_no_endpoint_goes_to_whichever_group_serves_its_model() -> None:
