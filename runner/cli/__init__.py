@@ -48,6 +48,10 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # What typer's own validation puts before its sentences is no word for a person.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
         except RunnerError as error:
             code = exits.exit_of(error)
             if options.chosen(ctx).json:

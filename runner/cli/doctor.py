@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.cli import arguments, options, output, serve
+from runner.cli import options, output, serve
 from runner.cli.exits import Exit
 from runner.core.errors import InvalidSettings
 
@@ -24,6 +24,9 @@ def doctor(
     ] = None,
     profile: Annotated[str | None, typer.Option("--profile", metavar="dev|prod", help="As for serve.")] = None,
     data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="DIR", help="As for serve.")] = None,
+    grpc_port: Annotated[int | None, typer.Option("--grpc-port", metavar="PORT", help="As for serve.")] = None,
+    http_port: Annotated[int | None, typer.Option("--http-port", metavar="PORT", help="As for serve.")] = None,
+    orchestrator: Annotated[str | None, typer.Option("--orchestrator", metavar="URL", help="As for serve.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for serve.")] = None,
     server: options.Server = "",  # noqa: ARG001 -- read from `chosen`, which tells whether it was given
     as_json: options.Json = False,
@@ -33,9 +36,13 @@ def doctor(
     Looks at settings, ports, disk, ledger, records, orchestrators, clock, limits and permissions.
     Works with or without a daemon; with --server there must be one. Changes nothing. Exits with 1 if a check fails.
     """
-    overrides = arguments.pairs(set_ or (), option="--set")
-    if data_dir is not None:
-        overrides["data_dir"] = data_dir
+    given = {
+        "data_dir": data_dir,
+        "grpc.port": grpc_port,
+        "http.port": http_port,
+        "orchestrator.endpoints.0.url": orchestrator,
+    }
+    overrides = serve.overridden(given, set_)
     checks = _checks(settings, profile, overrides, options.chosen(context).server)
     failed = sum(check.verdict.value == "fail" for check in checks)
     if as_json:

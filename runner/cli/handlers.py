@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from msgspec import UNSET, to_builtins
 from msgspec.json import encode
 
 from runner.cli import options, output
+from runner.cli.exits import Unusable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,18 +19,37 @@ if TYPE_CHECKING:
     from runner.handlers.documentation import HandlerDocument, ParameterDocument
 
 
-def handlers(as_json: options.Json = False) -> None:
+def handlers(
+    task_type: Annotated[
+        list[str] | None, typer.Argument(metavar="[TYPE]...", help="Only these; without any, all.", show_default=False)
+    ] = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
     """Document the task types that this installation handles: what each does, and its parameters.
 
     Those of installed packages are among them. What none of them claims goes to the AI orchestrator.
     """
-    documents = options.run(_documents())
+    documents = _chosen(options.run(_documents()), task_type or ())
     if as_json:
         for document in documents:
             output.json_line(to_builtins(document))
         return
     parts = [part for document in documents for part in _shown(document)]
     output.show(*parts[:-1])
+
+
+def _chosen(documents: list[HandlerDocument], kinds: Sequence[str]) -> list[HandlerDocument]:
+    """Those that handle these task types, in this order, each once. Raises Unusable: if nothing claims one."""
+    if not kinds:
+        return documents
+    claimed = {kind: document for document in documents for kind in document.task_types}
+    for kind in kinds:
+        if kind not in claimed:
+            close = get_close_matches(kind, claimed, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(claimed)}"
+            raise Unusable(f"nothing here claims the task type `{kind}`, so it goes to the AI orchestrator; {hint}")
+    return list({claimed[kind].task_types: claimed[kind] for kind in kinds}.values())
 
 
 async def _documents() -> list[HandlerDocument]:

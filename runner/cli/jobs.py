@@ -64,7 +64,8 @@ def list_jobs(
     """List jobs, newest first.
 
     Fields of a filter: state, queue, priority, title, alt_id, request_id, labels.KEY, create_time, end_time;
-    with = != < <= > >= : and AND, OR, NOT, parentheses.
+    with = != < <= > >= : (contains) and AND, OR, NOT, parentheses. OR binds tighter than AND. A word by itself is
+    looked for in titles.
     """
     order = "create_time" if oldest_first else "create_time desc"
     count = None if everything else limit
@@ -87,14 +88,14 @@ async def _list(
             token = page.next_page_token
             if not token or len(found) == count:
                 break
-        _tell_list(found, token, as_json=as_json)
+        _tell_list(found, token, where, as_json=as_json)
         if follow:
             async for response in changes:
                 for change in response.changes:
                     _tell_change(change, as_json=as_json)
 
 
-def _tell_list(found: list[Any], token: str, *, as_json: bool) -> None:
+def _tell_list(found: list[Any], token: str, where: str, *, as_json: bool) -> None:
     if as_json:
         output.json_line({"jobs": [output.message_json(job) for job in found], "next_page_token": token})
         return
@@ -102,8 +103,10 @@ def _tell_list(found: list[Any], token: str, *, as_json: bool) -> None:
         from runner.cli import tables
 
         output.show(tables.jobs(found))
+    elif where:
+        output.notice("no jobs match the filter")
     else:
-        output.notice("no jobs match; submit one: alt-runner submit FILE")
+        output.notice("there are no jobs yet; submit one: alt-runner submit FILE")
     if token:
         output.notice(f"there are more; show them with --all, or --page-token {token}")
 

@@ -38,7 +38,7 @@ TASK_LOOKS: Final = {
 }
 _WAITS: Final = {
     WaitReason.BACKING_OFF: "backing off",
-    WaitReason.RATE_LIMITED: "no room at the endpoint",
+    WaitReason.RATE_LIMITED: "no room",
     WaitReason.OUT_OF_SERVICE: "out of service",
 }
 _MICROS: Final = 1_000_000

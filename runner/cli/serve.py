@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,8 +63,7 @@ def serve(
         "log.level": log_level,
         "orchestrator.endpoints.0.url": orchestrator,
     }
-    flags = {name: value for name, value in given.items() if value is not None}
-    overrides = {**flags, **arguments.pairs(set_ or (), option="--set")}
+    overrides = overridden(given, set_)
     reread = partial(loaded, settings, profile, overrides)
     held = reread()
     if print_settings:
@@ -73,6 +73,12 @@ def serve(
 
     told = partial(_ready, held, as_json=as_json)
     daemon.run(held, ready=told, reread=reread)
+
+
+def overridden(flags: Mapping[str, Any], pairs: Sequence[str] | None) -> dict[str, Any]:
+    """What flags and `--set` say about settings. Raises Unusable: if one of the pairs is none."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    return {**given, **arguments.pairs(pairs or (), option="--set")}
 
 
 def loaded(path: Path | None, profile: str | None, overrides: dict[str, Any]) -> Settings:

@@ -31,6 +31,8 @@ class Urgency(enum.StrEnum):
 
 #: What a daemon calls a wrong descriptor.
 _DESCRIPTOR: Final = "INVALID_DESCRIPTOR"
+#: And that it refers to an input which was not passed.
+_INPUT: Final = "MISSING_INPUT"
 MOMENT: Final = "A time with a zone (RFC 3339), or one from now: +90s, +5m, +1h30m, +2d."
 
 Queue = Annotated[str, typer.Option("--queue", "-q", help="The queue to enter.")]
@@ -153,8 +155,14 @@ def tell_refused(descriptor: Descriptor, error: RunnerError, *, as_json: bool) -
     elif reason == _DESCRIPTOR:
         _show_findings(descriptor, error, findings)
     else:
-        output.notice(f"alt-runner: {descriptor.name}: {error}")
+        output.notice(f"alt-runner: {descriptor.name}: {error}{_how(findings)}")
     return code
+
+
+def _how(findings: Sequence[Finding]) -> str:
+    """By which options a submission lacks inputs no more."""
+    missing = [found.path.removeprefix("inputs.") for found in findings if found.reason == _INPUT]
+    return "\n  pass what is missing: " + " ".join(f"--input {name}=VALUE" for name in missing) if missing else ""
 
 
 def _show_findings(descriptor: Descriptor, error: RunnerError, findings: Sequence[Finding]) -> None:

@@ -31,9 +31,9 @@ class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     #: What to ask; the task's description where it is missing. What is no text is asked as JSON.
     prompt: Any = msgspec.UNSET
-    #: Instead of the endpoint's own.
+    #: A model's name, an alias or a label, such as `fast`; the endpoint's own where it is missing.
     model: str | None = None
-    #: Which configured orchestrator; the first where it is missing.
+    #: A configured endpoint or a group of them; where it is missing the first group, or one that serves the model.
     endpoint: str | None = None
     #: Also the measure of progress while the answer streams.
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None

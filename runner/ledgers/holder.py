@@ -31,7 +31,7 @@ class Holder(msgspec.Struct, frozen=True):
     started: Instant
 
     def __str__(self) -> str:
-        since = datetime.fromtimestamp(self.started / 1_000_000, UTC).isoformat(sep=" ", timespec="seconds")
+        since = f"{datetime.fromtimestamp(self.started / 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
         return f"process {self.pid} on `{self.host}`, runner `{self.runner_id}`, since {since}"
 
 

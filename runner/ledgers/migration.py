@@ -46,7 +46,8 @@ def migrating(connection: Connection) -> Iterator[None]:
 def bring_up_to_date(connection: Connection, place: str) -> None:
     """Make what is missing, inside the caller's transaction: all of it or nothing.
 
-    Raises LedgerDamaged: if the database is newer than this program, or belongs to another.
+    Raises LedgerDamaged: if the database is newer than this program, belongs to another, or holds what no version of
+    its schema held.
     """
     revision = _revision(connection, place)
     if revision == HEAD:
@@ -65,7 +66,15 @@ def bring_up_to_date(connection: Connection, place: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, HEAD)
+    try:
+        command.upgrade(config, HEAD)
+    except sa.exc.IntegrityError as error:
+        # Versions before the first release numbered the states of jobs otherwise, under the same revision.
+        raise LedgerDamaged(
+            f"`{place}` cannot be brought up to date from schema `{revision}` to `{HEAD}` ({error.orig}), and was left"
+            " as it is: a version before the first release made it, or it was changed by hand; move it away together"
+            " with its `-wal` and `-shm`, and the next start makes a new one"
+        ) from error
 
 
 def _make(connection: Connection) -> None:

@@ -213,6 +213,14 @@ def _partial_note(shown: int, count: int, setting: str) -> str | None:
     return f"{shown:,} of {counted(count, 'task')}: {chosen} (setting {setting})"
 
 
+def _counts(usage: UsageRecord) -> tuple[str, str, str, str]:
+    """Calls, prompt, completion, tokens. An endpoint that tells only the sum has told no parts: a dash, and not 0."""
+    total = tokens_of(usage)
+    told = usage.prompt_tokens or usage.completion_tokens or not total
+    parts = (f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}") if told else (_DASH, _DASH)
+    return (f"{usage.calls:,}", *parts, f"{total:,}")
+
+
 def _usage_section(usage: Sequence[UsageRecord]) -> Markup | None:
     if not usage:
         return None
@@ -222,14 +230,11 @@ def _usage_section(usage: Sequence[UsageRecord]) -> Markup | None:
             "tr",
             tag("td", each.endpoint or _DASH, class_="id"),
             tag("td", each.model or _DASH, class_="id"),
-            *(
-                tag("td", f"{count:,}", class_="number")
-                for count in (each.calls, each.prompt_tokens, each.completion_tokens, tokens_of(each))
-            ),
+            *(tag("td", count, class_="number") for count in _counts(each)),
         )
         for each in usage
     ]
-    note = "attempts that failed among them"
+    note = "of all attempts, those that failed among them"
     return _section("AI usage", note, tag("div", tag("table", head, *rows), class_="scroll"))
 
 

@@ -82,6 +82,9 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_was_meant(command: Comm
     done = command("--server", "no:port:here", "list")
     assert done.code == 2
     assert "write it as host:port" in done.err
+    done = command("submit", "job.alt", "--priority", "urgent")
+    assert done.code == 2
+    assert "'--priority' / '-p': 'urgent' is not one of 'low', 'medium', 'high', 'critical'." in done.err
 
 
 def test_nobody_at_the_address_exits_with_7_and_says_how_to_start_a_daemon(command: CommandLine) -> None:

@@ -23,7 +23,7 @@ def ports(grpc: int, http: int = 0) -> tuple[str, ...]:
 def test_a_good_setup_without_a_daemon_passes_and_nothing_is_left_behind(
     command: CommandLine, orchestrator: str
 ) -> None:
-    code, found = verdicts(command, *ports(0), "--set", f"orchestrator.endpoints.0.url={orchestrator}")
+    code, found = verdicts(command, *ports(0), "--orchestrator", orchestrator)
     assert code == 0, found
     assert found["orchestrator default"]["verdict"] == "ok"
     assert "can be made" in found["data_dir"]["detail"]
@@ -32,7 +32,8 @@ def test_a_good_setup_without_a_daemon_passes_and_nothing_is_left_behind(
 
 def test_a_running_daemon_is_recognised(command: CommandLine, daemon: Any) -> None:
     grpc, http = (int(daemon[name].rpartition(":")[2]) for name in ("grpc", "http"))
-    code, found = verdicts(command, *ports(grpc, http), "--data-dir", f"{daemon['directory']}/var")
+    flags = ("--grpc-port", str(grpc), "--http-port", str(http))
+    code, found = verdicts(command, *flags, "--data-dir", f"{daemon['directory']}/var")
     assert code == 0, found
     assert "a daemon answers" in found["gRPC port"]["detail"]
     assert "says that it is ready" in found["HTTP port"]["detail"]

@@ -31,6 +31,14 @@ def test_every_task_type_is_told_with_its_parameters(command: CommandLine) -> No
     assert list(command.directory.iterdir()) == [], "it leaves nothing behind"
 
 
+def test_only_the_types_that_are_asked_for_are_told(command: CommandLine) -> None:
+    told = command("handlers", "delay", "python", "delay", "--json").lines
+    assert [each["task_types"] for each in told] == [["delay"], ["python"]]
+    done = command("handlers", "dleay")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("goes to the AI orchestrator; did you mean `delay`?\n")
+
+
 def test_with_json_there_is_an_object_for_each(command: CommandLine) -> None:
     told = {each["task_types"][0]: each for each in command("handlers", "--json").lines}
     assert told["python"]["parameters"] == [

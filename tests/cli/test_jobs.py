@@ -36,7 +36,7 @@ def test_lists_are_filtered_paged_and_say_that_there_is_more(alt: CommandLine, d
     done = alt(*mine, "--limit", "1")
     assert jobs[-1] in done.out
     assert "show them with --all" in done.err
-    assert "no jobs match" in alt("list", "--filter", "title = nothing").err
+    assert alt("list", "--filter", "title = nothing").err == "no jobs match the filter\n"
     wrong = alt("list", "--filter", "stat = RUNNING")
     assert wrong.code == 6
     assert "state" in wrong.err

@@ -106,6 +106,13 @@ def test_inputs_reach_the_job(alt: CommandLine, descriptor: Write) -> None:
     assert record["task_results"]["a"]["output"] == [1, 2]
 
 
+def test_an_input_that_is_missing_is_told_with_the_option_that_passes_it(alt: CommandLine, descriptor: Write) -> None:
+    shaped = {"task_type": "data_processing", "input": "${inputs.n} ${inputs.m}", "expression": "@"}
+    done = alt("submit", descriptor(a=shaped))
+    assert done.code == 6
+    assert done.err.endswith("\n  pass what is missing: --input m=VALUE --input n=VALUE\n")
+
+
 def test_standard_input_is_a_file_too(alt: CommandLine, descriptor: Write) -> None:
     done = alt("submit", "-", "--json", stdin=descriptor(title="Piped", a=QUICK).read_bytes())
     assert (done.json["file"], done.json["job"]["title"]) == ("<stdin>", "Piped")

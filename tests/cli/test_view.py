@@ -113,7 +113,7 @@ def test_events_after_a_gap_change_what_they_can() -> None:
             events.AttemptParked(
                 "a", attempt=1, reason=events.WaitReason.RATE_LIMITED, until=6 * SECOND, message="32 calls"
             ),
-            "a: waits 2.0 s (no room at the endpoint): 32 calls",
+            "a: waits 2.0 s (no room): 32 calls",
         ),
         (events.TaskCancelled("b", attempt=0, reason="dependency `a` failed"), "b: cancelled: dependency `a` failed"),
         (events.TaskSkipped("b", "not taken"), "b: skipped: not taken"),

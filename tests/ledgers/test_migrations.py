@@ -96,6 +96,20 @@ def _insert(database: sqlite3.Connection, table: str, **values: object) -> None:
     database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", list(values.values()))  # noqa: S608  a test's own words
 
 
+async def test_a_ledger_of_before_the_first_release_is_left_alone_and_said_to_be_in_the_way(tmp_path: Path) -> None:
+    """Its revision is that of a later one, and the states of its jobs have other numbers: 3 was SUCCEEDED."""
+    path = tmp_path / "ledger.db"
+    old = _at(path, "0001")
+    old.execute("PRAGMA ignore_check_constraints = ON")
+    _insert(old, "jobs", id="a", request_id="a", **_OLD_JOB, state=3, ended_at=T0)
+    old.close()
+    before = _definitions(path)
+    with pytest.raises(LedgerDamaged, match=r"from schema `0001` to .*; move it away together with its `-wal`"):
+        async with open_sql(path).running():
+            pass
+    assert _definitions(path) == before
+
+
 async def test_jobs_of_before_there_were_pauses_are_all_there_with_what_belongs_to_them(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     old = _at(path, "0002")

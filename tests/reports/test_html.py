@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -198,12 +198,19 @@ def test_markup_escapes_all_but_markup(element: str, text: str) -> None:
     assert element == text
 
 
+#: Prompt, completion and sum. An endpoint that tells only the sum has not said that there was nothing of either.
+_CELLS: Final = "".join('<td class="number">{}</td>' for _ in range(3))
+
+
 def test_usage_has_a_table_by_endpoint_and_model(digest: LastRecord) -> None:
     row = UsageRecord(endpoint="main", model="m<1>", calls=3, prompt_tokens=900, completion_tokens=335)
     page = html(msgspec.structs.replace(digest, usage_by=(row,)))
     assert "AI usage" in page
     assert "m&lt;1&gt;" in page
     assert "1,235" in page
+    assert _CELLS.format("900", "335", "1,235") in page
+    sum_alone = msgspec.structs.replace(row, prompt_tokens=0, completion_tokens=0, total_tokens=206)
+    assert _CELLS.format("–", "–", "206") in html(msgspec.structs.replace(digest, usage_by=(sum_alone,)))
     assert "AI usage" not in html(msgspec.structs.replace(digest, usage_by=()))
 
 

@@ -43,6 +43,9 @@ JOB = "job"
 #: The kind that waits for a person's answer.
 APPROVAL = "approval"
 
+#: The kind that asks an AI, and says no more about how.
+PROMPT = "ai_prompt"
+
 #: Kinds that are handled here; every other one goes to the orchestrator, unless a handler was added that claims it.
 LOCAL_KINDS = frozenset(
     {

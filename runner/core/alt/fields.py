@@ -23,6 +23,8 @@ TIME = re.compile(
 _PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 #: Characters of a time that a suggestion repeats: the digits and the space inside of one have no end.
 _LONGEST_TIME = 60
+#: Characters of a text that a suggestion repeats as the only item of a list.
+_LONGEST_ITEM = 60
 #: Stands for an item that was reported; no text of a descriptor holds a NUL.
 UNREADABLE = "\0"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -46,6 +48,8 @@ class Spot:
         suggestion = ""
         if what == "text" and isinstance(value, int | float) and not isinstance(value, bool):
             suggestion = f'"{value}"'
+        if what == "a list of texts" and isinstance(value, str) and len(value) <= _LONGEST_ITEM and '"' not in value:
+            suggestion = f'["{shown(value)}"]'
         self.wrong("BAD_TYPE", key, f"`{shown(key)}` must be {what}, not {kind_of(value)}.", suggestion=suggestion)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 import msgspec
 from msgspec import inspect as types
 
-from runner.core.alt.dialect import LOCAL_KINDS, Draft
+from runner.core.alt.dialect import LOCAL_KINDS, PROMPT, Draft
 from runner.core.alt.report import Path, Report, kind_of, shown, written
 from runner.core.alt.type_words import in_words
 from runner.core.plan import Plan
@@ -182,7 +182,8 @@ def meant_by(kind: str) -> str:
     """The task type of ours that a word for the orchestrator was probably meant to be, or nothing."""
     if len(kind) > _LONGEST_KIND:
         return ""
-    return next(iter(difflib.get_close_matches(kind.casefold(), LOCAL_KINDS, n=1, cutoff=_CLOSE)), "")
+    known = LOCAL_KINDS if kind == PROMPT else LOCAL_KINDS | {PROMPT}
+    return next(iter(difflib.get_close_matches(kind.casefold(), known, n=1, cutoff=_CLOSE)), "")
 
 
 def check_parameters(draft: Draft, kinds: Kinds, report: Report) -> None:

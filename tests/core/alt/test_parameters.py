@@ -342,7 +342,8 @@ def test_control_flow_reads_no_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "meant"), [("http_reqeust", "http_request"), ("aproval", "approval"), ("delays", "delay")]
+    ("kind", "meant"),
+    [("http_reqeust", "http_request"), ("aproval", "approval"), ("delays", "delay"), ("ai_promt", "ai_prompt")],
 )
 def test_a_task_type_that_looks_like_one_of_ours_is_told_to_go_to_the_orchestrator(kind: str, meant: str) -> None:
     raw = tasks_file(task("a", parameters={"task_type": kind}))
