@@ -70,7 +70,7 @@ class Descriptors:
                 self._remembered.move_to_end(key)
                 return found
         understood = self._decoded(data, content_type)
-        if len(data) <= self._most_bytes * _LARGEST:
+        if _size(key, understood) <= self._most_bytes * _LARGEST:
             self._remember(key, understood)
         return understood
 
@@ -86,11 +86,16 @@ class Descriptors:
         with self._lock:
             # Another thread may have decoded it meanwhile.
             if key not in self._remembered:
-                self._bytes += len(key[0])
-            self._remembered[key] = understood
+                self._bytes += _size(key, understood)
+                self._remembered[key] = understood
             self._forget()
 
     def _forget(self) -> None:
         while self._bytes > self._most_bytes:
-            (forgotten, _), _ = self._remembered.popitem(last=False)
-            self._bytes -= len(forgotten)
+            self._bytes -= _size(*self._remembered.popitem(last=False))
+
+
+def _size(key: tuple[bytes, str], understood: Understood) -> int:
+    """Bytes as they were sent, or those of the plan where aliases of YAML made it larger."""
+    data, content_type = key
+    return max(len(data), len(understood.packed)) + len(content_type)

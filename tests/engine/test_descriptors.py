@@ -75,6 +75,20 @@ def test_what_is_large_is_not_remembered_at_the_cost_of_all_others() -> None:
     assert not none.remembers(small, "")
 
 
+def test_what_grows_when_it_is_decoded_counts_as_large_as_it_is() -> None:
+    """A YAML file of 7 KB whose aliases make 3.6 MB; and a content type of any length, which is remembered with it."""
+    named, more = "z" * 4_000, ",".join(["*b"] * 900)
+    head = 'id: a\nversion: "1.0"\ntitle: t\ncreated_at: 2026-01-05T08:00:00Z\n'
+    task = f'tasks: [{{id: a, description: x, parameters: {{prompt: p, one: &b "{named}", more: [{more}]}}}}]\n'
+    bomb = (head + task).encode()
+    descriptors = remembering(1024 * 1024)
+    assert len(descriptors.read(bomb, "").packed) > 3_000_000
+    assert not descriptors.remembers(bomb, "")
+    long = f"application/json; v={'1' * 100_000}"
+    descriptors.read(descriptor(), long)
+    assert not descriptors.remembers(descriptor(), long)
+
+
 def test_what_is_wrong_is_told_every_time() -> None:
     descriptors = remembering(100_000)
     for _ in range(2):
