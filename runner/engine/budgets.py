@@ -65,7 +65,7 @@ class Budgets:
         self._shares: dict[TaskId, tuple[Share, ...]] = {}
         self._settled: list[TaskId] = []
         self._spent: Counter[tuple[str, str]] = Counter()
-        #: Whether a reservation has ended since the last commit.
+        #: Whether a reservation has ended since the last commit, or an attempt that cannot fit any more.
         self._freed = False
 
     @property
@@ -151,6 +151,8 @@ class Budgets:
             case Fit.LATER:
                 raise self._crowded(sentence(_OWN, **told), self._line)
             case Fit.NEVER:
+                # Who was called and cannot use the room lets the next one have it, or fail as soon.
+                self._freed = True
                 raise AttemptError(TOKEN_BUDGET_EXCEEDED, sentence(_OWN, **told), retryable=False)
 
     def _refusal(self, budget: LabelBudget, short: Shortfall, tokens: int) -> AttemptError:
@@ -163,6 +165,7 @@ class Budgets:
             until = end + round(self._with.chance() * SPREAD * MICROS)
             message += f"; it waits for the next {budget.per}"
             return AttemptPutOff(WaitReason.RATE_LIMITED, message, until=until, turn=self._with.period_line.place())
+        self._freed = True
         return AttemptError(TOKEN_BUDGET_EXCEEDED, message, retryable=False)
 
     def _crowded(self, message: str, line: Line) -> AttemptPutOff:

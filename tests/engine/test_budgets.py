@@ -89,6 +89,17 @@ async def test_calls_side_by_side_wait_for_each_other_rather_than_fail() -> None
     assert times(history, JobSucceeded)[0] - times(history[:1], type(history[0].event))[0] < 20, "nobody waits in vain"
 
 
+async def test_those_who_wait_fail_together_once_none_of_them_can_fit() -> None:
+    """Each that is called in vain calls the next; none sits its time out."""
+    stage, model = Stage(), Model()
+    async with stage.engine() as engine:
+        history = await engine.run(*asking(stage, model, *"abcdefghi"), token_budget=150)
+    failed = only(history, TaskFailed)
+    assert [each.failure.reason for each in failed] == [EXCEEDED] * 8
+    assert model.calls == 1
+    assert history[-1].time - history[0].time < 2 * SECOND
+
+
 async def test_what_an_attempt_used_before_it_failed_counts() -> None:
     stage = Stage()
 

@@ -162,6 +162,12 @@ def test_a_number_where_text_belongs_suggests_the_quotes() -> None:
     assert (finding.line, finding.column) == (2, 10)
 
 
+def test_a_text_where_a_list_of_texts_belongs_suggests_the_brackets() -> None:
+    raw = tasks_file(task("a"), {**task("b"), "dependencies": "a"})
+    (finding,) = refused(as_json(raw))
+    assert (finding.reason, finding.suggestion) == ("BAD_TYPE", '["a"]')
+
+
 def test_keys_that_are_no_words_are_quoted_in_paths() -> None:
     (finding,) = refused(tasks_file(task("a", parameters={"prompt": "x", "a b": ["${nothing}"]})))
     assert finding.path == 'tasks[0].parameters["a b"][0]'
