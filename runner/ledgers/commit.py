@@ -25,14 +25,17 @@ from runner.ports import Observer
 Write = TypeVar("Write")
 Result = TypeVar("Result")
 
-#: Seconds that a commit waits for more writes under load, or else as long as they keep coming.
+#: Seconds that a commit waits for more writes at most, and under load.
 LINGER: Final = 0.015
-#: Turns of the event loop without a new write after which a commit begins.
-QUIET_TURNS: Final = 3
-#: Seconds without a new write after which a commit begins under load.
+LINGER_UNDER_LOAD: Final = 0.05
+#: Looks without a new write after which a commit begins: one after each turn of the event loop, or after each pause.
+QUIET_LOOKS: Final = 3
+#: Seconds between two looks under load.
 PAUSE: Final = 0.002
 #: Writes in the last commit that mean load.
 MANY: Final = 4
+#: The event loop is busy if it takes this share of a pause, 0–1.
+BUSY: Final = 0.5
 #: The outcome of a write whose caller went away before the commit.
 _GONE = LedgerUnavailable("the caller went away")
 _CLOSED = "the ledger is closed; the daemon is shutting down"
@@ -159,17 +162,20 @@ class GroupCommit(Generic[Write, Result]):
                 self._batches.clear()
 
     async def _gather(self, batch: _Batch[Write, Result]) -> None:
-        """Let those join who are on their way: under load for LINGER seconds, else while turns of the loop bring more.
+        """Let those join who are on their way.
 
-        A lone write waits for a few empty turns, some microseconds. Under load it pays: the fewer commits, the
-        less of Python's lock the writer takes from those who answer calls.
+        A lone write waits for a few empty turns of the loop, some microseconds. Under load a commit waits while the
+        loop is busy, for the next writes are what it is busy with: the fewer commits, the less of the disk's time, and
+        of Python's lock, goes to each write. Once everybody waits for the commit the loop is idle, and it begins.
         """
-        until = time.perf_counter() + LINGER
-        rest = PAUSE if self._carried >= MANY else 0
+        rest, linger = (PAUSE, LINGER_UNDER_LOAD) if self._carried >= MANY else (0, LINGER)
+        until = time.perf_counter() + linger
         quiet = 0
-        while quiet < (1 if rest else QUIET_TURNS) and batch.weight < self._max_batch and time.perf_counter() < until:
-            before = batch.weight
+        while quiet < QUIET_LOOKS and batch.weight < self._max_batch and (now := time.perf_counter()) < until:
+            before, used = batch.weight, time.thread_time()
             await anyio.sleep(rest)
+            if rest and time.thread_time() - used < BUSY * (time.perf_counter() - now):
+                return
             quiet = quiet + 1 if batch.weight == before else 0
 
     async def _commit(self, batch: _Batch[Write, Result]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from itertools import chain
 
 import anyio
 import anyio.from_thread
@@ -100,6 +102,28 @@ async def test_what_waits_goes_into_one_commit_in_order_of_arrival() -> None:
     assert answers == {3: 30, 1: 10, 2: 20}
     assert store.batches == [[0], [3, 1, 2]]
     assert ear.commits == [1, 3]
+
+
+async def test_what_a_busy_loop_brings_shares_commits() -> None:
+    store = Store()
+    commits = _commits(store)
+    async with commits.running(), anyio.create_task_group() as callers:
+        await _while_committing(store, commits, [1, 2, 3, 4])
+        before = len(store.batches)
+        for write in range(10, 50):
+            callers.start_soon(commits.submit, write)
+            _work(0.004)
+            await anyio.lowlevel.checkpoint()
+    later = store.batches[before:]
+    assert list(chain.from_iterable(later)) == list(range(10, 50))
+    assert len(later) < 20, later
+
+
+def _work(seconds: float) -> None:
+    """Take the processor for so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
 
 
 async def test_a_commit_takes_in_no_more_than_its_bound() -> None:
