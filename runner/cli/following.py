@@ -192,6 +192,7 @@ class Followed:
             view.task_count = max(job.task_count, len(job.tasks))
             # What came before is not replayed, and the end may be before.
             view.sequence = after
+            view.partial = True
             view.state = JobState(job.state)
             view.started_at = instant(job.start_time) if job.HasField("start_time") else None
 
@@ -249,6 +250,6 @@ def tell_ends(followed: Followed, showing: Callable[[JobView], str], *, as_json:
     if as_json:
         return
     for view in followed.views:
-        if view.state.terminal:
+        if view.state.terminal and view.id not in followed.errors:
             output.line(sentences.ended(view))
             output.notice(f"  see its record: {showing(view)}")

@@ -178,6 +178,6 @@ def ended(view: JobView) -> str:
     glyph, word, _ = JOB_LOOKS[view.state]
     took = between(view.started_at, view.ended_at)
     skipped = view.count(TaskState.SKIPPED)
-    tasks = f"{view.count(TaskState.SUCCEEDED)} of {view.total - skipped} tasks"
+    tasks = "" if view.partial else f", {view.count(TaskState.SUCCEEDED)} of {view.total - skipped} tasks"
     why = f"; {failure(view.error)}" if view.error else ""
-    return f"{glyph} {view.id} “{view.title}” {word}{f' in {took}' if took else ''}, {tasks}{why}"
+    return f"{glyph} {view.id} “{view.title}” {word}{f' in {took}' if took else ''}{tasks}{why}"

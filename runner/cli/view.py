@@ -106,6 +106,8 @@ class JobView:
     reachable: bool = True
     state: JobState = JobState.QUEUED
     sequence: int = 0
+    #: Whether earlier events were left out, so that how many tasks ended how is not known.
+    partial: bool = False
     #: Tasks so far: those of a body count once it begins.
     task_count: int = 0
     #: The file's own.

@@ -32,6 +32,7 @@ from runner.core.plan import Instant, Priority
 MAX_LENGTH: Final = 2_000
 #: Parentheses and negations within each other.
 MAX_DEPTH: Final = 32
+_KEYWORDS: Final = ("AND", "OR", "NOT")
 #: What `labels.KEY : *` asks for: that the label is there, whatever its value.
 ANY: Final = "*"
 
@@ -291,13 +292,20 @@ class _FilterParser:
         word = self._match(_WORD)
         if word is None:
             self._refuse_here("a field or a word")
-        if word in ("AND", "OR", "NOT"):
+        if word in _KEYWORDS:
             _refuse(column, f"`{word}` stands where a field or a word should")
         field, key = self._field(word, column)
         sign = self._match(_OPERATOR)
         if sign is None:
             if field is not None:
                 _refuse(self._column(), f"an operator must follow `{word}`; quote it to look for it in titles")
+            if word.upper() in _KEYWORDS:
+                # A filter that was meant to join two conditions would find nothing, without a word.
+                _refuse(
+                    column,
+                    f"`{word}` is no keyword (they are capitals); quote it to search titles",
+                    word.upper(),
+                )
             return Comparison("title", "", ":", word)
         if field is None:
             known = [*_FIELDS, "labels.KEY"]

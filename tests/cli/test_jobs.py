@@ -92,6 +92,10 @@ def test_a_watch_resumes_after_a_number(alt: CommandLine, descriptor: Write) -> 
     assert rest == events[2:]
     done = alt("watch", job, "--after", str(len(events)))
     assert (done.code, done.out.count("\n")) == (0, 1)
+    assert done.out.endswith(" succeeded\n"), "how many tasks did is not known by these events"
+    done = alt("watch", job, "--after", "999")
+    assert (done.code, done.out) == (6, "")
+    assert "there is no number 999" in done.err
 
 
 def test_what_does_not_exist_exits_with_8_and_the_rest_is_done(alt: CommandLine, descriptor: Write) -> None:

@@ -78,6 +78,13 @@ def title(word: str) -> Comparison:
 # ----------------------------------------------------------------------------------------------------------- grammar
 
 
+@pytest.mark.parametrize("keyword", ["and", "Or", "not"])
+def test_a_keyword_in_small_letters_is_not_looked_for_in_titles_in_silence(keyword: str) -> None:
+    finding = refused(f"state = FAILED {keyword} queue = slow")
+    assert (finding.suggestion, finding.column) == (keyword.upper(), 16)
+    assert parse_filter(f'"{keyword}"') == title(keyword)
+
+
 @pytest.mark.parametrize("blank", ["", "  ", "\n\t"])
 def test_a_blank_filter_is_none(blank: str) -> None:
     assert parse_filter(blank) is None
