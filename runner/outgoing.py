@@ -221,7 +221,7 @@ async def call(
             yield IncomingAnswer(response, limits, scope, who)
 
 
-class _Bytes(aiohttp.BytesPayload):
+class _Told(aiohttp.Payload):
     """A body that tells when it goes out."""
 
     sent: Callable[[], None] | None = None
@@ -232,15 +232,12 @@ class _Bytes(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-class _File(aiohttp.BytesIOPayload):
-    """As `_Bytes`, for what is long."""
+class _Bytes(_Told, aiohttp.BytesPayload):
+    """One piece."""
 
-    sent: Callable[[], None] | None = None
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        if self.sent is not None:
-            self.sent()
-        await super().write_with_length(writer, content_length)
+class _File(_Told, aiohttp.BytesIOPayload):
+    """Piece by piece."""
 
 
 @contextmanager
