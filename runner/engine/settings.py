@@ -78,8 +78,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     default_token_budget: Annotated[int, Meta(ge=0)] = 0
     #: Tokens that an answer is taken to cost before it is there, where the task sets no `max_tokens`; for budgets.
     default_answer_tokens: Count = 1024
-    #: Bytes of descriptors that are remembered decoded, which takes nine times the memory, for those who submit the
-    #: same ones again with other inputs; one larger than a sixteenth of that is not remembered. 0: none are.
+    #: Bytes of descriptors that are remembered decoded, for those who submit the same ones again with other inputs.
+    #: It takes nine times the memory. A descriptor larger than a sixteenth of it is not remembered; 0: none is.
     remembered_descriptor_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
     #: Jobs in one BatchSubmitJobs.
     max_batch: Annotated[int, Meta(ge=1, le=10_000)] = 1000
