@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 import grpc
 import grpc.aio
 from altrunner.v1 import admin_service_pb2_grpc, job_service_pb2_grpc
+from anyio.lowlevel import checkpoint_if_cancelled
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from runner.client.errors import CallRefused, ClientError, Unreachable, refusal, said_why, why_lost
@@ -84,6 +85,10 @@ class Connection:
             ):
                 with attempt:
                     return await call()
+        except asyncio.CancelledError:
+            # gRPC raises one of its own, which anyio's scopes do not know for theirs: a time-out would end whoever set it.
+            await checkpoint_if_cancelled()
+            raise
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
         raise AssertionError  # tenacity returns or raises

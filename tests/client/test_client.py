@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import anyio
 import grpc
 import grpc.aio
 import pytest
@@ -198,6 +199,19 @@ async def test_a_submission_is_repeated_under_one_request_id() -> None:
     (request_id,) = {request.request_id for request in daemon.requests}
     assert len(daemon.requests) == 3
     assert request_id
+
+
+async def test_a_call_is_cut_off_by_the_time_out_of_whoever_makes_it_and_by_nothing_else() -> None:
+    """By a scope of anyio, too, which does not take any CancelledError for its own: it would end the whole task."""
+    hangs: Script = ((HangUp(),), None)
+    async with connected(hangs, hangs, hangs, hangs) as (daemon, client):
+        for _ in range(2):
+            with anyio.move_on_after(0.1) as scope:
+                await client.submit(b"")
+            assert scope.cancelled_caught
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.submit(b""), 0.1)
+        assert len(daemon.requests) == 4
 
 
 async def test_a_refusal_carries_all_that_the_daemon_said() -> None:
