@@ -86,7 +86,7 @@ class Connection:
                 with attempt:
                     return await call()
         except asyncio.CancelledError:
-            # gRPC raises one of its own, which anyio's scopes do not know for theirs: a time-out would end whoever set it.
+            # gRPC raises one of its own, which no scope of anyio takes for its own: whoever set a time-out would end.
             await checkpoint_if_cancelled()
             raise
         except grpc.aio.AioRpcError as error:

@@ -204,14 +204,18 @@ async def test_a_submission_is_repeated_under_one_request_id() -> None:
 async def test_a_call_is_cut_off_by_the_time_out_of_whoever_makes_it_and_by_nothing_else() -> None:
     """By a scope of anyio, too, which does not take any CancelledError for its own: it would end the whole task."""
     hangs: Script = ((HangUp(),), None)
-    async with connected(hangs, hangs, hangs, hangs) as (daemon, client):
-        for _ in range(2):
+    async with connected(*[hangs] * 6) as (daemon, client):
+        for _ in range(2):  # the second on a connection that is there
             with anyio.move_on_after(0.1) as scope:
                 await client.submit(b"")
             assert scope.cancelled_caught
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.submit(b""), 0.1)
-        assert len(daemon.requests) == 4
+            with anyio.move_on_after(0.1) as scope:
+                async for _ in client.watch("j"):
+                    pass
+            assert scope.cancelled_caught
+        assert len(daemon.requests) == 6
 
 
 async def test_a_refusal_carries_all_that_the_daemon_said() -> None:
