@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import anyio
@@ -25,13 +26,19 @@ class Directory(Mapping[str, Router]):
         self._groups: dict[str, dict[str, Endpoint]] = {endpoint.group_name: {} for endpoint in settings.endpoints}
         self._endpoints: dict[str, Endpoint] = {}
         self._routers: dict[str, Router] = {}
+        self._leases = settings.leases
+        self._come_by_themselves = any(each.takes_registrations or each.every_address for each in settings.endpoints)
+        #: Endpoints that left, and until when they are expected back, monotonic.
+        self._expected: dict[str, float] = {}
+        #: Until when an endpoint of any name may be one that has yet to come.
+        self._settling_until = -math.inf
         #: Whether somebody may stand in a line.
         self.waiting_somewhere = False
 
     # ------------------------------------------------------------------------------------------ for handlers
 
     def __getitem__(self, name: str) -> Router:
-        if name not in self._groups and name not in self._endpoints:
+        if not self.is_taken(name) and not self._awaits(name):
             raise KeyError(name)
         router = self._routers.get(name)
         if router is None:
@@ -46,6 +53,13 @@ class Directory(Mapping[str, Router]):
 
     def __len__(self) -> int:
         return len(self._groups.keys() | self._endpoints.keys())
+
+    def _awaits(self, name: str) -> bool:
+        """Whether an endpoint may be about to come, or to come back: whoever names it waits rather than fails."""
+        now = anyio.current_time()
+        if now < self._expected.get(name, -math.inf):
+            return True
+        return now < self._settling_until and (name in self._routers or len(self._routers) < self._leases.max_endpoints)
 
     # ------------------------------------------------------------------------------------------- for Routers
 
@@ -77,21 +91,35 @@ class Directory(Mapping[str, Router]):
         """Whether there is an endpoint of that name."""
         return name in self._endpoints
 
+    def is_taken(self, name: str) -> bool:
+        """Whether an endpoint or a group has that name."""
+        return name in self._groups or name in self._endpoints
+
     def holds(self, endpoint: Endpoint) -> bool:
         """Whether it is among them."""
         return self._endpoints.get(endpoint.name) is endpoint
 
+    def settle(self) -> None:
+        """The daemon has just started: servers that had registered have yet to do so anew, and names to be resolved."""
+        if self._come_by_themselves:
+            self._settling_until = anyio.current_time() + self._leases.seconds
+
     def add(self, endpoint: Endpoint) -> None:
+        self._expected.pop(endpoint.name, None)
         self._endpoints[endpoint.name] = endpoint
         self._groups.setdefault(endpoint.group, {})[endpoint.name] = endpoint
         self._changed()
 
     def remove(self, endpoint: Endpoint) -> None:
-        """It gets no new calls; whoever waits in line for it alone comes when its patience ends, and is told."""
+        """It gets no new calls. Whoever names it waits for it, as long as for a heartbeat at most, and then is told."""
         del self._endpoints[endpoint.name]
         del self._groups[endpoint.group][endpoint.name]
+        now = anyio.current_time()
+        for name in [name for name, until in self._expected.items() if until <= now]:
+            del self._expected[name]
+            self._routers.pop(name, None)
         if endpoint.name not in self._groups:
-            self._routers.pop(endpoint.name, None)
+            self._expected[endpoint.name] = now + self._leases.seconds
         self._changed()
 
     def learn(self, endpoint: Endpoint, models: tuple[str, ...]) -> None:

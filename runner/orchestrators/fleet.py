@@ -215,7 +215,7 @@ class Fleet:
                 f" (setting `orchestrator.endpoints[{members[0].name}].takes_registrations`)"
             )
         if name not in self._lease_ends:
-            if name in self.directory:
+            if self.directory.is_taken(name):
                 raise RegistrationRefused(f"`{name}` is the name of another endpoint or group; take another one")
             most = self.settings.leases.max_endpoints
             if len(self._lease_ends) >= most:

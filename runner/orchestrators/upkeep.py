@@ -38,6 +38,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 async def upkeep(fleet: Fleet, observer: Observer, resolve: Resolve, chance: Callable[[], float]) -> None:
     """Look after the fleet until cancelled."""
+    fleet.directory.settle()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_move_lines, fleet)
         tasks.start_soon(_call_roll, fleet, tasks, chance)

@@ -14,6 +14,7 @@ import trio.testing
 
 from runner.core.breaker import BreakerState
 from runner.core.errors import AttemptError, AttemptPutOff, EndpointNotFound, InvalidRequest, RegistrationRefused
+from runner.core.events import WaitReason
 from runner.core.fleet import EndpointHealth, EndpointSource, Registration
 from runner.core.secret import Secret
 from runner.orchestrators.fleet import Connected, Opener
@@ -38,6 +39,49 @@ def server(name: str = "new", **told: Any) -> Registration:
 
 
 # ------------------------------------------------------------------------------------------------- registration
+
+
+async def test_who_names_a_server_that_is_restarted_waits_for_it_and_is_called_when_it_is_back() -> None:
+    """Its jobs were accepted when it was there. Without it for longer than a lease, they are told."""
+    async with open_group().open(looked_after=True) as stage:
+        await anyio.sleep(100)
+        with pytest.raises(KeyError):
+            await stage.ask(of="new")
+        _, lease = await stage.fleet.register(server(), seconds=None)
+        await stage.fleet.deregister("new", lease.id)
+        error = await stage.put_off(of="new", request="job/task")
+        assert (error.wait_reason, error.message) == (
+            WaitReason.OUT_OF_SERVICE,
+            "orchestrator `new` has no endpoint now",
+        )
+        called = anyio.Event()
+        assert error.turn is not None
+        error.turn.call(called.set)
+        del stage.behind["new"]
+        _, lease = await stage.fleet.register(server(), seconds=None)
+        with anyio.fail_after(1):
+            await called.wait()
+        assert (await stage.ask(of="new", request="job/task")).endpoint == "new"
+        await stage.fleet.deregister("new", lease.id)
+        await anyio.sleep(31)
+        with pytest.raises(KeyError):
+            await stage.ask(of="new")
+
+
+async def test_a_daemon_that_has_just_started_waits_for_servers_that_were_registered_with_the_one_before() -> None:
+    async with open_group(leases=LeasePolicy(max_endpoints=3)).open(looked_after=True) as stage:
+        await anyio.sleep(1)
+        for name in ("new", "another"):
+            assert (await stage.put_off(of=name)).wait_reason is WaitReason.OUT_OF_SERVICE
+        await stage.ask()
+        with pytest.raises(KeyError):
+            await stage.ask(of="one too many: names come from jobs")
+        await stage.fleet.register(server(), seconds=None)
+        assert (await stage.ask(of="new")).endpoint == "new"
+    async with Stage().open(looked_after=True) as stage:
+        await anyio.sleep(1)
+        with pytest.raises(KeyError):
+            await stage.ask(of="no server registers here")
 
 
 async def test_a_server_that_registers_is_called_until_its_lease_ends() -> None:
