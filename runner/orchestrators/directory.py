@@ -25,6 +25,7 @@ class Directory(Mapping[str, Router]):
         self._with = surroundings
         self._groups: dict[str, dict[str, Endpoint]] = {endpoint.group_name: {} for endpoint in settings.endpoints}
         self._endpoints: dict[str, Endpoint] = {}
+        #: Checks of descriptors add to it on other threads: it is walked as a copy.
         self._routers: dict[str, Router] = {}
         self._leases = settings.leases
         self._come_by_themselves = any(each.takes_registrations or each.every_address for each in settings.endpoints)
@@ -55,11 +56,14 @@ class Directory(Mapping[str, Router]):
         return len(self._groups.keys() | self._endpoints.keys())
 
     def _awaits(self, name: str) -> bool:
-        """Whether an endpoint may be about to come, or to come back: whoever names it waits rather than fails."""
-        now = anyio.current_time()
-        if now < self._expected.get(name, -math.inf):
-            return True
-        return now < self._settling_until and (name in self._routers or len(self._routers) < self._leases.max_endpoints)
+        """Whether an endpoint may be about to come, or to come back: whoever names it waits rather than fails.
+
+        On any thread, as descriptors are checked on any.
+        """
+        until = max(self._settling_until, self._expected.get(name, -math.inf))
+        if until == -math.inf or self._with.time() >= until:
+            return False
+        return name in self._expected or name in self._routers or len(self._routers) < self._leases.max_endpoints
 
     # ------------------------------------------------------------------------------------------- for Routers
 
@@ -102,7 +106,7 @@ class Directory(Mapping[str, Router]):
     def settle(self) -> None:
         """The daemon has just started: servers that had registered have yet to do so anew, and names to be resolved."""
         if self._come_by_themselves:
-            self._settling_until = anyio.current_time() + self._leases.seconds
+            self._settling_until = self._with.time() + self._leases.seconds
 
     def add(self, endpoint: Endpoint) -> None:
         self._expected.pop(endpoint.name, None)
@@ -114,7 +118,7 @@ class Directory(Mapping[str, Router]):
         """It gets no new calls. Whoever names it waits for it, as long as for a heartbeat at most, and then is told."""
         del self._endpoints[endpoint.name]
         del self._groups[endpoint.group][endpoint.name]
-        now = anyio.current_time()
+        now = self._with.time()
         for name in [name for name, until in self._expected.items() if until <= now]:
             del self._expected[name]
             self._routers.pop(name, None)
@@ -128,18 +132,18 @@ class Directory(Mapping[str, Router]):
             self._changed()
 
     def _changed(self) -> None:
-        for router in self._routers.values():
+        for router in tuple(self._routers.values()):
             router.forget_targets()
         self._with.changed()
         self._with.stir(anyio.current_time())
 
     def waiting(self, endpoint: Endpoint, model: str | None = None) -> int:
         """Those in line for an endpoint, and for one of its models."""
-        return sum(router.waiting(endpoint, model) for router in self._routers.values())
+        return sum(router.waiting(endpoint, model) for router in tuple(self._routers.values()))
 
     def stir(self, now: float) -> bool:
         """Call as many as may begin now. Answers whether somebody waits still."""
-        waiting = [router.stir(now) for router in self._routers.values()]
+        waiting = [router.stir(now) for router in tuple(self._routers.values())]
         self.waiting_somewhere = any(waiting)
         return self.waiting_somewhere
 
