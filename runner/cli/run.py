@@ -264,6 +264,8 @@ class _Run:
         from runner.cli import following
 
         following.tell_ends(self._followed, self._showing, as_json=self._as_json)
+        if not self._as_json and self._nobody_to_ask():
+            output.notice("  add --orchestrator URL, or --simulate for simulated answers")
         for job, kept in self._kept.items():
             if not kept.record.exists():
                 self._lost.append(f"the record of job {job} could not be written to `{kept.record}`")
@@ -278,6 +280,12 @@ class _Run:
         if self._unanswered and not self._interrupted:
             code = worst([code, self._tell_unanswered()])
         return Exit.INTERRUPTED if self._interrupted else code
+
+    def _nobody_to_ask(self) -> bool:
+        """Whether a job failed because it needs an AI orchestrator, and there is none."""
+        missing = not self._settings.orchestrator.endpoints
+        errors = [view.error for view in self._followed.views]
+        return missing and any(error is not None and error.reason == "NO_ORCHESTRATOR" for error in errors)
 
     def _tell_unanswered(self) -> Exit:
         error = Unusable(self._unanswered)

@@ -106,6 +106,13 @@ def test_the_exit_code_is_the_worst_end_of_all_files(place: Place, descriptor: W
     assert "attempt_failed" not in done.err + half.err, "the log would tell again what was shown"
 
 
+def test_who_asks_an_ai_and_has_none_is_told_how_to_have_one(place: Place, descriptor: Write) -> None:
+    done = place(descriptor(a={"prompt": "Tell me"}))
+    assert done.code == 4
+    assert "[NO_ORCHESTRATOR]" in done.out
+    assert done.err.splitlines()[-1] == "  add --orchestrator URL, or --simulate for simulated answers"
+
+
 def test_a_wrong_descriptor_is_told_before_anything_is_run(place: Place, descriptor: Write) -> None:
     descriptor("good.alt", a=QUICK)
     descriptor("wrong.alt", after={"a": ["b"]}, a=QUICK)
