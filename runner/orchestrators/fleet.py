@@ -282,7 +282,13 @@ def _registered(registration: Registration, template: EndpointSettings) -> Endpo
     """Raises InvalidRequest: if the registration is wrong."""
     if not registration.name or not registration.name.isprintable():
         raise InvalidRequest(Finding("BAD_VALUE", "name", "a name is a word that can be printed"))
-    told = {"name": registration.name, "url": registration.url, "weight": registration.weight}
+    told = {
+        "name": registration.name,
+        # The template's may be its own name, told nowhere.
+        "group": template.group_name,
+        "url": registration.url,
+        "weight": registration.weight,
+    }
     try:
         whole = msgspec.structs.asdict(template) | told
         return msgspec.convert(whole | {"models": registration.models or template.models}, EndpointSettings)

@@ -105,6 +105,14 @@ async def test_a_server_that_registers_is_called_until_its_lease_ends() -> None:
             await stage.fleet.renew("new", lease.id)
 
 
+async def test_a_server_stands_in_for_an_endpoint_that_has_no_group_but_its_own_name() -> None:
+    async with Stage(one(takes_registrations=True)).open() as stage:
+        view, _ = await stage.fleet.register(server(group="main", weight=1000), seconds=None)
+        assert view.group == "main"
+        stage.chance = 0.9
+        assert (await stage.ask(of="main")).endpoint == "new"
+
+
 async def test_calls_under_way_at_a_server_that_leaves_finish_before_its_session_is_closed() -> None:
     async with open_group().open(looked_after=True) as stage:
         _, lease = await stage.fleet.register(server(), seconds=None)
