@@ -45,8 +45,11 @@ class Played:
     def __init__(self, path: Path, *simulators: Simulator) -> None:
         first, second, broken, spare = self.all = simulators
         self.path = path
-        common = f'protocol = "openai"\nmodel = "{MODEL}"\nhealth_interval_seconds = 0.3\nmax_connections = 4\n'
-        pool = f'{common}group = "pool"\nhedge = true\nhedge_quantile = 0.5\nwarm_up_seconds = 0.2\n'
+        common = (
+            f'protocol = "openai"\nmodel = "{MODEL}"\nmax_connections = 4\n'
+            "health_interval_seconds = 0.3\nwarm_up_seconds = 0.2\n"
+        )
+        pool = f'{common}group = "pool"\nhedge = true\nhedge_quantile = 0.5\n'
         self._endpoints = "".join(
             f'[[orchestrator.endpoints]]\nname = "{name}"\nurl = "{simulator.url}"\n{settings}'
             for name, simulator, settings in (
@@ -215,3 +218,23 @@ async def test_whoever_goes_while_calls_are_hedged_and_fallbacks_under_way_loses
         assert last.status == "success"
         assert await daemon.end(signal.SIGTERM) == 0
     assert sum(attempt.outcome == "lost" for attempt in attempts_of(*records)) >= 6
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+async def test_a_job_that_names_a_server_that_had_registered_goes_on_once_it_registers_anew(
+    launch: Launch, played: Played, free_port: int, how: signal.Signals
+) -> None:
+    played.path.write_text(played.path.read_text() + "takes_registrations = true\n")
+    async with Client(f"127.0.0.1:{free_port}") as server, AsyncExitStack() as registered:
+        async with launch(**settings(played, free_port)) as daemon, Client(daemon.target) as client:
+            await registered.enter_async_context(
+                server.register("new", group="spare", url=played.all[0].url, lease_seconds=3)
+            )
+            played.behave(HANGING)
+            jobs = await submitted(client, 2, tasks=2, endpoint="new")
+            await under_way(client, 4, "new")
+            await daemon.end(how)
+        played.behave(QUICK)
+        async with launch(**settings(played, free_port)) as daemon, Client(daemon.target) as client:
+            judged(await ends(client, jobs), played)
+            assert await daemon.end(signal.SIGTERM) == 0
