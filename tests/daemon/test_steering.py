@@ -70,7 +70,7 @@ class Played:
             "[retry]\nbase_seconds = 0.05\ncap_seconds = 0.3\n"
             "[orchestrator.retry_budget]\nshare = 1.0\n"
             "[orchestrator.breaker]\nminimum_calls = 5\nopen_seconds = 0.3\nopen_cap_seconds = 0.5\n"
-            f'[[budgets]]\nlabel = "team"\nvalue = "blue"\ntokens = {tokens}\nper = "ever"\non_exceeded = "wait"\n'
+            f'[[budgets]]\nlabel = "team"\nvalue = "blue"\ntokens = {tokens}\nper = "month"\non_exceeded = "wait"\n'
             + self._endpoints
         )
 
