@@ -27,11 +27,11 @@ Result = TypeVar("Result")
 
 #: Seconds that a commit waits for more writes at most, and under load.
 LINGER: Final = 0.015
-LINGER_UNDER_LOAD: Final = 0.05
+LINGER_UNDER_LOAD: Final = 0.035
 #: Looks without a new write after which a commit begins: one after each turn of the event loop, or after each pause.
 QUIET_LOOKS: Final = 3
 #: Seconds between two looks under load.
-PAUSE: Final = 0.002
+PAUSE: Final = 0.004
 #: Writes in the last commit that mean load.
 MANY: Final = 4
 #: The event loop is busy if it takes this share of a pause, 0–1.

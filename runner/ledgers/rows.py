@@ -84,36 +84,55 @@ def summary(row: Sequence[Any]) -> JobSummary:
     )
 
 
+#: The columns of `job_row`. Few, as Python binds each value of each row while it holds its lock.
+JOB: Final = (
+    "id",
+    "queue",
+    "rank",
+    "priority",
+    "title",
+    "alt_id",
+    "labels",
+    "request_id",
+    "request_sha256",
+    "created_at",
+    "not_before",
+    "held_until",
+    "deadline",
+    "progress",
+    "last_sequence",
+    "task_count",
+    "descriptor_sha256",
+)
+#: Those that are the same for every submission, as literals. What stands in neither is NULL.
+ACCEPTED: Final = {
+    "namespace": sa.literal_column(f"'{NAMESPACE}'"),
+    "state": number(JobState.QUEUED),
+    "pause_requested": sa.false(),
+    "lease_token": sa.literal_column("0"),
+}
+
+
 def job_row(new: NewJob) -> dict[str, Any]:
     """A submission as a row of `jobs`."""
     job = new.summary
     return {
         "id": job.id,
-        "namespace": NAMESPACE,
         "queue": job.queue,
         "rank": new.rank,
         "priority": job.priority.value,
-        "state": JobState.QUEUED.value,
         "title": job.title,
         "alt_id": job.alt_id,
         "labels": msgspec.json.encode(job.labels).decode() if job.labels else "{}",
         "request_id": job.request_id,
         "request_sha256": new.request_sha256,
         "created_at": job.created_at,
-        "started_at": None,
-        "ended_at": None,
         "not_before": job.not_before,
         "held_until": job.not_before,
         "deadline": job.deadline,
         "progress": job.progress,
         "last_sequence": new.frames[-1].last,
         "task_count": job.task_count,
-        "error": None,
-        "cancel_reason": None,
-        "pause_requested": False,
-        "lease_owner": None,
-        "lease_token": 0,
-        "lease_expires_at": None,
         "descriptor_sha256": job.descriptor_sha256,
     }
 

@@ -14,11 +14,23 @@ from runner.ledgers import tallies
 from runner.ledgers.admission import Admission
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
-from runner.ledgers.rows import INSERT_FRAMES, SUMMARY, WIDTH, among, body_row, frame_row, job_row, portions, summary
+from runner.ledgers.rows import (
+    ACCEPTED,
+    INSERT_FRAMES,
+    JOB,
+    SUMMARY,
+    WIDTH,
+    among,
+    body_row,
+    frame_row,
+    job_row,
+    portions,
+    summary,
+)
 from runner.ledgers.schema import NAMED, NAMESPACE, artifacts, bodies, jobs
 from runner.ledgers.writes import Intake
 
-_INSERT_JOBS: Final = Bulk(sa.insert(jobs))
+_INSERT_JOBS: Final = Bulk(sa.insert(jobs).values(ACCEPTED), *JOB)
 _INSERT_BODIES: Final = Bulk(sa.insert(bodies))
 _JOB: Final = sa.bindparam("job", type_=sa.Text)
 _EARLIER: Final = sa.bindparam("earlier", type_=sa.Text)
