@@ -19,12 +19,13 @@ from aiohttp import web
 
 from runner.engine.bell import Bell
 from tests.daemon.serving import serve
+from tests.loops import GRPC_BACKEND
 from tests.processes import Process, Surroundings
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return GRPC_BACKEND
 
 
 class CountingOrchestrator:

@@ -34,12 +34,13 @@ from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.sql import SqlLedger
 from runner.ports import Attempt, FileLeft, Fleet, Outcome, Quiet
 from runner.rpc.server import Server, ServerOptions, listening
+from tests.loops import GRPC_BACKEND
 from tests.rpc.fleet import PlayedFleet
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return GRPC_BACKEND
 
 
 @dataclass
