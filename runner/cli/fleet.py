@@ -168,7 +168,9 @@ def _endpoint_table(found: Sequence[Any], now: Instant) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("GROUP", "ENDPOINT", "STATE"):
         table.add_column(name, no_wrap=True)
-    for name in ("CALLS", "WAITING", "WEIGHT"):
+    # Most never have any.
+    unreached = any(endpoint.unreached_tries for endpoint in found)
+    for name in ("CALLS", "WAITING", *(["UNREACHED"] if unreached else []), "WEIGHT"):
         table.add_column(name, no_wrap=True, justify="right")
     for name in ("PROTOCOL", "URL", "KNOWN"):
         table.add_column(name, no_wrap=True)
@@ -183,6 +185,7 @@ def _endpoint_table(found: Sequence[Any], now: Instant) -> Table:
             Text(f"{glyph} {said}", colour),
             f"{endpoint.calls:,}/{endpoint.max_calls:,}",
             f"{endpoint.waiting_tasks:,}",
+            *([f"{endpoint.unreached_tries:,}"] if unreached else []),
             _weight(endpoint),
             harmless(endpoint.protocol),
             Text(harmless(endpoint.url)),

@@ -78,6 +78,8 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     hedges: int = 0
     #: Repetitions, hedges among them, that its retry budget held back since it is known.
     held_back: int = 0
+    #: Tries to call it that never reached it since it is known, whether or not another endpoint made them good.
+    unreached: int = 0
     #: The models that it is known to serve; empty where that is not known.
     models: tuple[str, ...] = ()
     #: When it is forgotten unless it is heard of; None where it is not registered.

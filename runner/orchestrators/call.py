@@ -54,6 +54,8 @@ class Call:
         self._over = False
         #: Whether it was begun.
         self.made = False
+        #: False: there was no connection, so nothing was asked of its endpoint.
+        self.reached = True
         #: What it consumed, once it is over, as far as anybody knows; None: nothing.
         self.usage: Usage | None = None
         #: Until it tells: of a call that was cut off, it is known that it was made.
@@ -84,7 +86,7 @@ class Call:
                 error.endpoint or self.endpoint.name,
                 error.model or self.place[1],
             )
-            self.usage = error.usage
+            self.usage, self.reached = error.usage, error.connected
             if outcome is CallOutcome.FAILED:
                 self.guard.last_failure = error.reason
             tokens = 0 if error.usage is None else error.usage.total_tokens
@@ -101,6 +103,7 @@ class Call:
             now = self.endpoint.time()
             if outcome is None and self._out_of_time(now):
                 outcome, self.guard.last_failure = CallOutcome.FAILED, "TIMED_OUT"
+                self.reached = self._so_far.calls > 0
             self.endpoint.ended(
                 self, outcome, seconds=self._seconds(now), now=now, tokens=tokens, retry_after=retry_after
             )

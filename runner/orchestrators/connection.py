@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
@@ -69,15 +68,24 @@ class Connection:
             headers["traceparent"] = prompt.traceparent
         limits = self._limits(min(prompt.timeout, self.settings.timeout_seconds))
         content = msgspec.json.encode(body)
-        sent: Callable[[], None] | None = None
+        went = False
+
+        def sent() -> None:
+            nonlocal went
+            went = True
+            if prompt.used is not None:
+                prompt.used(_ONE_CALL)
+
         if prompt.used is not None:
             prompt.used(Usage())
-            sent = partial(prompt.used, _ONE_CALL)
         try:
             async with self._call("POST", path, limits, headers, body=content, sent=sent) as incoming:
                 yield incoming
         except AttemptError as error:
             error.model = error.model or prompt.model or self.settings.model
+            if error.reason == "TIMED_OUT" and not went:
+                # Its whole time was up before the time for connecting.
+                error.connected = False
             if error.connected:
                 # Whatever failed, it was a call to this endpoint, and it may cost.
                 error.usage = error.usage or _ONE_CALL

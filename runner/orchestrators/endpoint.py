@@ -83,6 +83,8 @@ class Endpoint:
         self.calls = 0
         #: Calls that were made beside one that took long elsewhere.
         self.hedges = 0
+        #: Tries to make a call that never reached it.
+        self._unreached = 0
         #: Repetitions that the retry budget did not allow at once.
         self._repetitions_refused = 0
         self._latency = Latency()
@@ -181,6 +183,7 @@ class Endpoint:
     ) -> None:
         """A call gives back what it had taken. `tokens` None: what it used is not known."""
         self.calls -= 1
+        self._unreached += not call.reached
         if tokens is not None:
             self._rates.correct(call.taken, tokens, now)
             self._usual_tokens = tokens or self._usual_tokens
@@ -312,6 +315,7 @@ class Endpoint:
             waiting=waiting,
             hedges=self.hedges,
             held_back=self._repetitions_refused,
+            unreached=self._unreached,
             models=self.catalogue.models,
             lease_until=None if self.lease is None else self.lease.until,
         )

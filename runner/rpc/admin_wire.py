@@ -73,6 +73,7 @@ def endpoint(view: EndpointView) -> admin_pb2.Endpoint:
         calls=view.calls,
         max_calls=view.max_calls,
         waiting_tasks=view.waiting,
+        unreached_tries=view.unreached,
         models=view.models,
     )
     if view.lease_until is not None:

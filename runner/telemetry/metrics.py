@@ -231,8 +231,9 @@ class Metrics:
         self._held_back = counter(
             "alt_runner_endpoint_retries_held_back", "Repetitions, hedges among them, that its retry budget held back."
         )
-        #: By endpoint, what its hedges and repetitions held back were the last time.
-        self._counted: dict[str, tuple[int, int]] = {}
+        self._unreached = counter("alt_runner_endpoint_unreached", "Tries to call it that never reached it.")
+        #: By endpoint, what its hedges, repetitions held back and tries that never reached it were the last time.
+        self._counted: dict[str, tuple[int, int, int]] = {}
 
     def _declare_ledger(self) -> None:
         self._commit_seconds = Histogram(
@@ -348,7 +349,7 @@ class Metrics:
             gauge.clear()
         for view in endpoints:
             self._endpoint_stands(view)
-        self._counted = {view.name: (view.hedges, view.held_back) for view in endpoints}
+        self._counted = {view.name: (view.hedges, view.held_back, view.unreached) for view in endpoints}
         for breaker in breakers:
             labels = (self._endpoint(breaker.endpoint), self._model(breaker.model))
             for known in BreakerState:
@@ -370,11 +371,10 @@ class Metrics:
         for name, value in stands.items():
             # Added: several may be told as `other`.
             self._endpoints[name].labels(*labels).inc(value)
-        hedges, held_back = self._counted.get(view.name, (0, 0))
-        # One that was registered anew counts from the beginning.
-        self._hedges.labels(*labels).inc(view.hedges - hedges if view.hedges >= hedges else view.hedges)
-        more = view.held_back - held_back if view.held_back >= held_back else view.held_back
-        self._held_back.labels(*labels).inc(more)
+        hedges, held_back, unreached = self._counted.get(view.name, (0, 0, 0))
+        self._hedges.labels(*labels).inc(_more(view.hedges, hedges))
+        self._held_back.labels(*labels).inc(_more(view.held_back, held_back))
+        self._unreached.labels(*labels).inc(_more(view.unreached, unreached))
 
     def ledger_commit(self, *, size: int, seconds: float) -> None:
         self._commit_seconds.observe(seconds)
@@ -426,6 +426,11 @@ class Metrics:
 def _known_labels(gauge: Gauge) -> Sequence[tuple[str, ...]]:
     """The label values that a gauge has shown so far, in the order of its label names."""
     return [tuple(sample.labels.values()) for metric in gauge.collect() for sample in metric.samples]
+
+
+def _more(count: int, before: int) -> int:
+    """How much was counted since. What was registered anew counts from the beginning."""
+    return count - before if count >= before else count
 
 
 def _seconds(began: Instant, ended: Instant) -> float:

@@ -34,7 +34,9 @@ def fleet() -> PlayedFleet:
         reason="12 of 20 calls failed",
     )
     poor = replace(
-        endpoint("mute", "other", calls=3), health=EndpointHealth.UNHEALTHY, health_error="it does not answer in time"
+        endpoint("mute", "other", calls=3, unreached=41),
+        health=EndpointHealth.UNHEALTHY,
+        health_error="it does not answer in time",
     )
     return PlayedFleet(
         endpoint("sick", waiting=7),

@@ -99,12 +99,15 @@ def test_endpoints_are_a_table_and_what_can_be_done(alt: CommandLine) -> None:
     done = alt("endpoints")
     assert done.code == 0
     well = next(row for row in done.out.splitlines() if " well " in row)
-    assert re.search(r"^main +well +✓ healthy +2/32 +0 +1, warm 40 % +altlas +http://well:8080 +configured", well)
+    assert re.search(r"^main +well +✓ healthy +2/32 +0 +0 +1, warm 40 % +altlas +http://well:8080 +configured", well)
     assert "large, small" in well
     mute = next(row for row in done.out.splitlines() if " mute " in row)
-    assert re.search(r"✗ unhealthy .* it does not answer in time$", mute)
+    assert re.search(r"✗ unhealthy +3/32 +0 +41 +1 .* it does not answer in time$", mute)
     assert done.err == f"  take it out: alt-runner endpoints drain mute --server {alt.server}\n"
-    assert {each["name"] for each in alt("endpoints", "--json").lines} == {"sick", "well", "mute", "new"}
+    assert "UNREACHED" in done.out
+    assert "UNREACHED" not in alt("endpoints", "well").out, "only where there is something to tell"
+    told = {each["name"]: each["unreached_tries"] for each in alt("endpoints", "--json").lines}
+    assert told == {"sick": "0", "well": "0", "mute": "41", "new": "0"}
 
 
 def test_an_endpoint_is_drained_and_called_again(alt: CommandLine) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from typing import Any
 
+import anyio
 import pytest
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
@@ -56,13 +57,18 @@ def calls_in(record: LastRecord) -> dict[str, int]:
 
 
 async def calls_counted(daemon: DaemonProcess) -> dict[str, int]:
+    return await counted(daemon, "alt_runner_model_calls_total")
+
+
+async def counted(daemon: DaemonProcess, name: str) -> dict[str, int]:
+    """What a counter says of each endpoint that it has something to say of."""
     async with ClientSession(daemon.http) as session, session.get("/metrics") as response:
         text = await response.text()
     return {
         sample.labels["endpoint"]: int(sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == "alt_runner_model_calls_total" and sample.value
+        if sample.name == name and sample.value
     }
 
 
@@ -95,14 +101,19 @@ async def test_a_call_that_failed_before_another_endpoint_answered_is_told_and_c
             assert (first.calls.calls, second.calls.calls) == (2, 2)
 
 
-async def test_an_endpoint_that_cannot_be_connected_to_is_told_no_call(launch: Launch) -> None:
+async def test_an_endpoint_that_cannot_be_connected_to_is_told_no_call_but_how_often_it_was_tried(
+    launch: Launch,
+) -> None:
+    """Be it that another endpoint of its group made that good, or that the attempt failed."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
         async with serve_simulated() as there:
-            group = [endpoint("gone", gone, group="pool"), endpoint("there", there.url, group="pool")]
+            # So heavy that each call goes there first.
+            group = [endpoint("gone", gone, group="pool", weight=1e6), endpoint("there", there.url, group="pool")]
             alone = endpoint("alone", gone)
-            async with launch(**{"orchestrator.endpoints": [*group, alone]}) as daemon, Client(daemon.target) as client:
+            settings = {"orchestrator.endpoints": [*group, alone], "metrics.sample_seconds": 0.01}
+            async with launch(**settings) as daemon, Client(daemon.target) as client:
                 record = await asked(client, *[asking(endpoint="pool")] * 6)
                 assert calls_in(record) == {"there": 6}
                 record = await asked(client, asking(endpoint="alone"))
@@ -110,6 +121,12 @@ async def test_an_endpoint_that_cannot_be_connected_to_is_told_no_call(launch: L
                 assert "CONNECTION_FAILED" in record.task_results["t0"].error
                 assert (record.usage, record.usage_by) == (None, ())
                 assert await calls_counted(daemon) == {"there": 6}
+                tries = {each.name: each.unreached_tries for each in await client.endpoints()}
+                assert tries == {"gone": 6, "there": 0, "alone": 1}
+                told: dict[str, int] = {}
+                with anyio.fail_after(20):
+                    while told != {"gone": 6, "alone": 1}:
+                        told = await counted(daemon, "alt_runner_endpoint_unreached_total")
 
 
 async def test_each_call_of_a_hedge_is_told_and_counted_at_its_own_endpoint(launch: Launch) -> None:

@@ -26,6 +26,9 @@ from tests.orchestrators.hostile import BreakerEar, Pieces, prompt
 
 START = 1_000_000_000
 GONE = AttemptError("CONNECTION_FAILED", "gone", retryable=True)
+#: As GONE, of an endpoint that nothing could be asked of.
+REFUSED = AttemptError("CONNECTION_FAILED", "refused", retryable=True)
+REFUSED.connected = False
 BROKEN = AttemptError("HTTP_STATUS", "503", retryable=True)
 
 
@@ -85,13 +88,15 @@ class Behind:
         if self.error is not None:
             # One object for all calls would gather their tracebacks.
             error = self.error
-            raise AttemptError(
+            raised = AttemptError(
                 error.reason,
                 error.message,
                 retryable=error.retryable,
                 retry_after=error.retry_after,
                 usage=error.usage,
             )
+            raised.connected = error.connected
+            raise raised
         usage = Usage(calls=1, total_tokens=self.tokens)
         return Answer(text="", model=prompt.model or "", endpoint=self.name, usage=usage)
 

@@ -66,6 +66,15 @@ async def test_a_connection_that_is_refused_or_never_made_is_no_call(protocol: P
 
 
 @protocols
+async def test_a_call_whose_whole_time_is_up_before_it_is_connected_is_none(protocol: Protocol) -> None:
+    with full_port() as url:
+        async with speaker(url, protocol, model="m") as spoken:
+            with pytest.raises(AttemptError, match="TIMED_OUT") as caught:
+                await spoken.ask(prompt(timeout=0.2), Pieces())
+    assert (caught.value.connected, caught.value.usage) == (False, None)
+
+
+@protocols
 async def test_a_call_that_broke_off_was_one(protocol: Protocol) -> None:
     error = await raw_failure(says(), protocol, model="m")
     assert (error.reason, error.usage) == ("CONNECTION_FAILED", Usage(1))

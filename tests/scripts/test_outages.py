@@ -81,6 +81,13 @@ def test_calls_that_failed_are_counted_by_whoever_knows_of_more() -> None:
     assert (found.wasted, found.misses) == (10, ("wasted",))
 
 
+def test_tries_that_another_endpoint_made_good_are_wasted_as_calls_that_failed_are() -> None:
+    """They are in no record; those of other endpoints do not count here."""
+    seen = (Sample(50.0, {"sick": 3, HEALTHY: 0}, {"sick": 6, HEALTHY: 70}),)
+    assert figured(msgspec.structs.replace(PLAYED, samples=seen)).wasted == 9
+    assert figured(msgspec.structs.replace(PLAYED, samples=seen, in_vain={"sick": (10.0,) * 10})).wasted == 10
+
+
 def test_a_trouble_that_comes_and_goes_fills_the_outage_and_is_there_at_both_of_its_ends() -> None:
     stretches = msgspec.structs.replace(SCENARIO, visits=3).stretches(TIMES)
     assert stretches == [(10.0, 14.0), (18.0, 22.0), (26.0, 30.0)]

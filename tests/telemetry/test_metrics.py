@@ -306,11 +306,12 @@ def test_an_endpoint_that_is_no_more_leaves_no_alert_behind() -> None:
 
 
 def test_what_endpoints_counted_goes_on_when_one_is_registered_anew(ear: Make) -> None:
-    for hedges, held_back in ((2, 1), (5, 1), (1, 0), (1, 4)):
-        ear.metrics.fleet([endpoint("gpu-1", hedges=hedges, held_back=held_back)], [])
+    for hedges, held_back, unreached in ((2, 1, 0), (5, 1, 3), (1, 0, 3), (1, 4, 2)):
+        ear.metrics.fleet([endpoint("gpu-1", hedges=hedges, held_back=held_back, unreached=unreached)], [])
     labels = {"group": "gpu", "endpoint": "gpu-1"}
     assert ear.value("alt_runner_endpoint_hedges_total", **labels) == 6
     assert ear.value("alt_runner_endpoint_retries_held_back_total", **labels) == 5
+    assert ear.value("alt_runner_endpoint_unreached_total", **labels) == 5
 
 
 def test_endpoints_beyond_the_label_s_limit_are_summed_up(ear: Make) -> None:

@@ -26,25 +26,25 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ltrunner/v1/admin.proto\x12\x0c\x61ltrunner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x07\x42reaker\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.altrunner.v1.BreakerState\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nopen_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x07 \x01(\x03\x12\x14\n\x0c\x66\x61iled_calls\x18\x08 \x01(\x03\x12\x12\n\nslow_calls\x18\t \x01(\x03\x12\x15\n\rwaiting_tasks\x18\n \x01(\x03\"-\n\nBreakerKey\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xe4\x02\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x10\n\x08protocol\x18\x04 \x01(\t\x12,\n\x06source\x18\x05 \x01(\x0e\x32\x1c.altrunner.v1.EndpointSource\x12,\n\x06health\x18\x06 \x01(\x0e\x32\x1c.altrunner.v1.EndpointHealth\x12\x14\n\x0chealth_error\x18\x07 \x01(\t\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\x12\x0e\n\x06weight\x18\t \x01(\x01\x12\x0e\n\x06warmth\x18\n \x01(\x01\x12\r\n\x05\x63\x61lls\x18\x0b \x01(\x03\x12\x11\n\tmax_calls\x18\x0c \x01(\x03\x12\x15\n\rwaiting_tasks\x18\r \x01(\x03\x12\x0e\n\x06models\x18\x0e \x03(\t\x12/\n\x0blease_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\rEndpointLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\xd7\x01\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x12\x1d\n\x19\x42REAKER_STATE_FORCED_OPEN\x10\x04\x12\x1a\n\x16\x42REAKER_STATE_DISABLED\x10\x05\x12\x1e\n\x1a\x42REAKER_STATE_METRICS_ONLY\x10\x06*\x8a\x01\n\x0e\x45ndpointSource\x12\x1f\n\x1b\x45NDPOINT_SOURCE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45NDPOINT_SOURCE_CONFIGURED\x10\x01\x12\x17\n\x13\x45NDPOINT_SOURCE_DNS\x10\x02\x12\x1e\n\x1a\x45NDPOINT_SOURCE_REGISTERED\x10\x03*\x8a\x01\n\x0e\x45ndpointHealth\x12\x1f\n\x1b\x45NDPOINT_HEALTH_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NDPOINT_HEALTH_UNKNOWN\x10\x01\x12\x1b\n\x17\x45NDPOINT_HEALTH_HEALTHY\x10\x02\x12\x1d\n\x19\x45NDPOINT_HEALTH_UNHEALTHY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ltrunner/v1/admin.proto\x12\x0c\x61ltrunner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x07\x42reaker\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.altrunner.v1.BreakerState\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nopen_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x07 \x01(\x03\x12\x14\n\x0c\x66\x61iled_calls\x18\x08 \x01(\x03\x12\x12\n\nslow_calls\x18\t \x01(\x03\x12\x15\n\rwaiting_tasks\x18\n \x01(\x03\"-\n\nBreakerKey\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xfd\x02\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x10\n\x08protocol\x18\x04 \x01(\t\x12,\n\x06source\x18\x05 \x01(\x0e\x32\x1c.altrunner.v1.EndpointSource\x12,\n\x06health\x18\x06 \x01(\x0e\x32\x1c.altrunner.v1.EndpointHealth\x12\x14\n\x0chealth_error\x18\x07 \x01(\t\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\x12\x0e\n\x06weight\x18\t \x01(\x01\x12\x0e\n\x06warmth\x18\n \x01(\x01\x12\r\n\x05\x63\x61lls\x18\x0b \x01(\x03\x12\x11\n\tmax_calls\x18\x0c \x01(\x03\x12\x15\n\rwaiting_tasks\x18\r \x01(\x03\x12\x0e\n\x06models\x18\x0e \x03(\t\x12/\n\x0blease_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0funreached_tries\x18\x10 \x01(\x03\"y\n\rEndpointLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\xd7\x01\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x12\x1d\n\x19\x42REAKER_STATE_FORCED_OPEN\x10\x04\x12\x1a\n\x16\x42REAKER_STATE_DISABLED\x10\x05\x12\x1e\n\x1a\x42REAKER_STATE_METRICS_ONLY\x10\x06*\x8a\x01\n\x0e\x45ndpointSource\x12\x1f\n\x1b\x45NDPOINT_SOURCE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45NDPOINT_SOURCE_CONFIGURED\x10\x01\x12\x17\n\x13\x45NDPOINT_SOURCE_DNS\x10\x02\x12\x1e\n\x1a\x45NDPOINT_SOURCE_REGISTERED\x10\x03*\x8a\x01\n\x0e\x45ndpointHealth\x12\x1f\n\x1b\x45NDPOINT_HEALTH_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NDPOINT_HEALTH_UNKNOWN\x10\x01\x12\x1b\n\x17\x45NDPOINT_HEALTH_HEALTHY\x10\x02\x12\x1d\n\x19\x45NDPOINT_HEALTH_UNHEALTHY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'altrunner.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BREAKERSTATE']._serialized_start=912
-  _globals['_BREAKERSTATE']._serialized_end=1127
-  _globals['_ENDPOINTSOURCE']._serialized_start=1130
-  _globals['_ENDPOINTSOURCE']._serialized_end=1268
-  _globals['_ENDPOINTHEALTH']._serialized_start=1271
-  _globals['_ENDPOINTHEALTH']._serialized_end=1409
+  _globals['_BREAKERSTATE']._serialized_start=937
+  _globals['_BREAKERSTATE']._serialized_end=1152
+  _globals['_ENDPOINTSOURCE']._serialized_start=1155
+  _globals['_ENDPOINTSOURCE']._serialized_end=1293
+  _globals['_ENDPOINTHEALTH']._serialized_start=1296
+  _globals['_ENDPOINTHEALTH']._serialized_end=1434
   _globals['_BREAKER']._serialized_start=108
   _globals['_BREAKER']._serialized_end=380
   _globals['_BREAKERKEY']._serialized_start=382
   _globals['_BREAKERKEY']._serialized_end=427
   _globals['_ENDPOINT']._serialized_start=430
-  _globals['_ENDPOINT']._serialized_end=786
-  _globals['_ENDPOINTLEASE']._serialized_start=788
-  _globals['_ENDPOINTLEASE']._serialized_end=909
+  _globals['_ENDPOINT']._serialized_end=811
+  _globals['_ENDPOINTLEASE']._serialized_start=813
+  _globals['_ENDPOINTLEASE']._serialized_end=934
 # @@protoc_insertion_point(module_scope)

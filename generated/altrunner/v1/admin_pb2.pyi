@@ -226,6 +226,7 @@ class Endpoint(_message.Message):
     WAITING_TASKS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     LEASE_UNTIL_FIELD_NUMBER: _builtins.int
+    UNREACHED_TRIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique in the daemon. Tasks and circuit breakers are told by it."""
     group: _builtins.str
@@ -252,6 +253,11 @@ class Endpoint(_message.Message):
     """Calls that may be under way at a time."""
     waiting_tasks: _builtins.int
     """Tasks that wait for it."""
+    unreached_tries: _builtins.int
+    """Tries to call it that never reached it, since the daemon knows it: the connection was refused or not made in time,
+    the name was not found, TLS failed. They are no calls. Those that another endpoint made good count as well, health
+    checks do not.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The models that it is known to serve. Empty where that is not known."""
@@ -278,10 +284,11 @@ class Endpoint(_message.Message):
         waiting_tasks: _builtins.int = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         lease_until: _timestamp_pb2.Timestamp | None = ...,
+        unreached_tries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_until", b"lease_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "draining", b"draining", "group", b"group", "health", b"health", "health_error", b"health_error", "lease_until", b"lease_until", "max_calls", b"max_calls", "models", b"models", "name", b"name", "protocol", b"protocol", "source", b"source", "url", b"url", "waiting_tasks", b"waiting_tasks", "warmth", b"warmth", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "draining", b"draining", "group", b"group", "health", b"health", "health_error", b"health_error", "lease_until", b"lease_until", "max_calls", b"max_calls", "models", b"models", "name", b"name", "protocol", b"protocol", "source", b"source", "unreached_tries", b"unreached_tries", "url", b"url", "waiting_tasks", b"waiting_tasks", "warmth", b"warmth", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     #: Those of them that had not ended when nobody waited for them any longer.
     unended: int
-    #: Calls to the endpoint, or tries to call it, that failed, in the whole play.
+    #: Calls to the endpoint that failed and tries that never reached it, in the whole play, whoever made them good.
     wasted: int
     #: Seconds from the end of the trouble until as many jobs end as are offered, and go on to; else infinite.
     recovery: float
@@ -84,9 +84,8 @@ def _unended(played: Played, load: str) -> int:
 
 
 def _wasted(played: Played, scenario: Scenario) -> int:
-    """Refused connections are known to the daemon alone, and calls that an attempt made twice to the endpoint alone."""
-    seen = sum(played.samples[-1].failed[member] for member in scenario.members)
-    return max(seen, len(played.in_vain.get(scenario.name, ())))
+    """Calls that came and went unseen by the endpoint, as it fell ill, are known to the records alone."""
+    return max(played.samples[-1].in_vain(scenario.members), len(played.in_vain.get(scenario.name, ())))
 
 
 def _recovery(played: Played, load: str) -> float:

@@ -35,11 +35,18 @@ _IN_VAIN: Final = frozenset({"failed", "timed_out"})
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """Calls that each endpoint had failed by then, as it saw them."""
+    """What each endpoint had cost in vain by then."""
 
     #: Seconds since the first job was offered.
     at: float
+    #: Calls that failed, as the endpoint saw them.
     failed: Mapping[str, int]
+    #: Tries to call it that never reached it, as the daemon counted them.
+    unreached: Mapping[str, int] = {}
+
+    def in_vain(self, members: Sequence[str]) -> int:
+        """Of some endpoints together: no call is such a try, too."""
+        return sum(self.failed[name] + self.unreached.get(name, 0) for name in members)
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +89,11 @@ async def play(
         loads = [Load(name, name, rate) for name in [HEALTHY, *(scenario.name for scenario in scenarios)]]
         await warm_up(client, loads)
         began = time_of_day()
-        tally, samples = Tally(), [_sample(0.0, cast)]
+        tally, samples = Tally(), [await _sample(0.0, cast, client)]
         openings: dict[str, float] = {}
         async with anyio.create_task_group() as group:
             group.start_soon(_noting, client, tally, began)
-            group.start_soon(_sampling, cast, samples, times.open_period / 10)
+            group.start_soon(_sampling, cast, client, samples, times.open_period / 10)
             for scenario in scenarios:
                 trouble = partial(_trouble, daemon=daemon.pid, client=client, openings=openings)
                 group.start_soon(trouble, scenario, times, cast[scenario.sick], desk)
@@ -94,10 +101,10 @@ async def play(
             with anyio.move_on_after(times.patience):
                 await tally.complete()
             group.cancel_scope.cancel()
-        samples.append(_sample(time_of_day() - began, cast))
+        samples.append(await _sample(time_of_day() - began, cast, client))
         log = tuple((directory / processes.LOG).read_text().splitlines())
         recorded, logged = _in_vain(daemon.directory, began), _logged(log, scenarios, began)
-        # Jobs that have not ended have no record, and what an attempt tried beside its last call is in no log.
+        # Jobs that have not ended have no record, and what an attempt called beside its last call is in no log.
         in_vain = {name: max(recorded.get(name, ()), logged[name], key=len) for name in logged}
     return Played(
         scenarios=tuple(scenarios),
@@ -187,16 +194,17 @@ async def _noting(client: Client, tally: Tally, began: float) -> None:
     await note_ends(client, tally, began=began)
 
 
-async def _sampling(cast: Mapping[str, Simulator], samples: list[Sample], every: float) -> None:
+async def _sampling(cast: Mapping[str, Simulator], client: Client, samples: list[Sample], every: float) -> None:
     began = anyio.current_time()
     while True:
         await anyio.sleep(every)
-        samples.append(_sample(anyio.current_time() - began, cast))
+        samples.append(await _sample(anyio.current_time() - began, cast, client))
 
 
-def _sample(at: float, cast: Mapping[str, Simulator]) -> Sample:
+async def _sample(at: float, cast: Mapping[str, Simulator], client: Client) -> Sample:
+    unreached = {endpoint.name: endpoint.unreached_tries for endpoint in await client.endpoints()}
     logs = {name: simulator.calls for name, simulator in cast.items()}
-    return Sample(at, {name: log.calls - log.answered - log.under_way for name, log in logs.items()})
+    return Sample(at, {name: log.calls - log.answered - log.under_way for name, log in logs.items()}, unreached)
 
 
 def _in_vain(directory: Path, began: float) -> dict[str, tuple[float, ...]]:

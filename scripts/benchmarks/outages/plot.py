@@ -96,13 +96,12 @@ def _ended(played: Played, load: str, width: float) -> list[float]:
 
 
 def _failed(played: Played, members: Sequence[str], width: float) -> list[float]:
-    """Calls that failed, a second: as the daemon recorded them, or as the endpoints saw them where those are more."""
+    """Calls that failed, a second: as records tell, or as endpoints saw and the daemon counted where that is more."""
     told, seen = [0.0] * _BINS, [0.0] * _BINS
     for at in played.in_vain.get(played.scenarios[0].name, ()):
         if 0 <= at < played.times.offered_until:
             told[int(at / width)] += 1 / width
     for earlier, later in pairwise(played.samples):
         if 0 <= later.at < played.times.offered_until:
-            failed = sum(later.failed[name] - earlier.failed[name] for name in members)
-            seen[int(later.at / width)] += failed / width
+            seen[int(later.at / width)] += (later.in_vain(members) - earlier.in_vain(members)) / width
     return seen if sum(seen) > sum(told) else told
