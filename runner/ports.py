@@ -23,6 +23,7 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    ReplayFailure,
     Reservation,
     Shortfall,
     Signal,
@@ -280,6 +281,8 @@ class Ledger(Answers, Protocol):
     def running(self) -> AbstractAsyncContextManager[None]:
         """Open the store, bring its schema up to date and keep it open inside the context.
 
+        Jobs that were set aside, or nearly, are tried again from the beginning: perhaps by another version.
+
         Raises LedgerHeld, LedgerDamaged, LedgerUnavailable: if it cannot be opened.
         """
 
@@ -304,8 +307,8 @@ class Ledger(Answers, Protocol):
 
         The job whose frames bring the claims' `size` to `max_bytes` is the last.
         A queue that `queue_limits` does not name has no bound.
-        Claimable: QUEUED and `not_before` passed. Jobs with a cancellation asked for, or past their deadline, are
-        taken first, and whatever the limits of queues say: they only need to be ended.
+        Claimable: QUEUED, `not_before` passed, and not set aside. Jobs with a cancellation asked for, or past their
+        deadline, are taken first, and whatever the limits of queues say: they only need to be ended.
         """
 
     async def append(self, change: Append) -> None:
@@ -313,6 +316,15 @@ class Ledger(Answers, Protocol):
 
         The very same append may be made again; it is committed once.
         Raises LeaseLost: if the token is not the job's newest, nobody holds it, or the frame is not its next.
+        """
+
+    async def set_back(self, failure: ReplayFailure) -> bool:
+        """Give back a job that could not be replayed, until `retry_at`, and count it.
+
+        With the `max_failures`th since the ledger was opened the job is set aside: it is QUEUED, has the error, and is
+        claimed only to be ended. Answers whether it is.
+
+        Raises LeaseLost: if the token is not the job's newest, or nobody holds it.
         """
 
     async def reserve_tokens(self, reservation: Reservation) -> Shortfall | None:
@@ -385,6 +397,9 @@ class Ledger(Answers, Protocol):
 
     async def depths(self) -> dict[tuple[str, int], int]:
         """Jobs by (queue, state's number), from counters: cheap at any size."""
+
+    async def set_aside(self) -> int:
+        """Jobs that are set aside."""
 
     async def oldest_queued(self) -> dict[str, Instant]:
         """When the longest-waiting job of each queue was accepted."""

@@ -140,6 +140,20 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(frame.data) for frame in self.frames)
 
 
+class ReplayFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim in vain: its runner could not read the job's plan or events."""
+
+    job_id: JobId
+    #: Of the claim.
+    token: int
+    #: Why, for those who look at the job once it is set aside.
+    error: Failure
+    #: Not to be claimed again before.
+    retry_at: Instant
+    #: As many, since the ledger was opened, set the job aside.
+    max_failures: int
+
+
 class StoredArtifact(msgspec.Struct, frozen=True):
     """An artifact with its bytes, on its way into the ledger."""
 

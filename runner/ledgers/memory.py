@@ -35,6 +35,7 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    ReplayFailure,
     Reservation,
     Shortfall,
     Signal,
@@ -57,6 +58,9 @@ class _Job:
         self.token = 0
         self.owner: str | None = None
         self.lease_until: Instant = 0
+        #: When it may be claimed, where that is not `not_before`.
+        self.held_until: Instant | None = None
+        self.replay_failures = 0
         self.cancel_reason: str | None = None
         self.record: bytes | None = None
         self.artifacts: dict[str, StoredArtifact] = {}
@@ -71,6 +75,20 @@ class _Job:
         self.owner = None
         stays = self.summary.state is JobState.PAUSED and self.summary.pause_requested
         self.change(state=JobState.PAUSED if stays else JobState.QUEUED)
+
+    def forgive(self) -> None:
+        if not self.summary.state.terminal and self.replay_failures:
+            self.replay_failures, self.held_until = 0, None
+            self.change(error=None)
+
+    @property
+    def aside(self) -> bool:
+        """Whether it is claimed only to be ended."""
+        return self.summary.error is not None and not self.summary.state.terminal
+
+    @property
+    def due(self) -> Instant | None:
+        return self.summary.not_before if self.held_until is None else self.held_until
 
     @property
     def place(self) -> tuple[Instant, JobId]:
@@ -101,11 +119,12 @@ class MemoryLedger:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Running jobs become claimable: whoever ran them is gone."""
+        """Running jobs become claimable: whoever ran them is gone. So do those that were set aside."""
         await checkpoint()
         for job in self._jobs.values():
             if job.owner is not None:
                 job.give_back()
+            job.forgive()
         yield
 
     # ---------------------------------------------------------------------------------------------- for tests
@@ -189,7 +208,7 @@ class MemoryLedger:
         urgent = {job.summary.id for job in chosen}
         for job in sorted(queued, key=lambda job: job.place):
             bound = queue_limits.get(job.summary.queue)
-            held = job.summary.not_before is not None and job.summary.not_before > now
+            held = job.aside or (job.due is not None and job.due > now)
             full = bound is not None and busy[job.summary.queue] >= bound
             if len(chosen) < limit and not held and not full and job.summary.id not in urgent:
                 busy[job.summary.queue] += 1
@@ -199,7 +218,7 @@ class MemoryLedger:
     def _take(self, job: _Job, runner_id: str, lease_until: Instant) -> Claim:
         job.token += 1
         job.reserved.clear()
-        job.owner, job.lease_until = runner_id, lease_until
+        job.owner, job.lease_until, job.held_until = runner_id, lease_until, None
         job.change(state=JobState.RUNNING)
         return Claim(
             summary=job.summary,
@@ -221,6 +240,18 @@ class MemoryLedger:
             self._append(job, change)
         elif not any(frame.first == change.frame.first and frame.data == change.frame.data for frame in job.frames):
             raise LeaseLost(change.job_id)
+
+    async def set_back(self, failure: ReplayFailure) -> bool:
+        await self._begin()
+        job = self._jobs.get(failure.job_id)
+        if job is None or job.token != failure.token or job.owner is None:
+            raise LeaseLost(failure.job_id)
+        job.owner = None
+        job.replay_failures += 1
+        aside = job.replay_failures >= failure.max_failures
+        job.held_until = None if aside else failure.retry_at
+        job.change(state=JobState.QUEUED, error=failure.error if aside else None)
+        return aside
 
     def _append(self, job: _Job, change: Append) -> None:
         frame, ending = change.frame, change.ending
@@ -326,6 +357,7 @@ class MemoryLedger:
             return Steered(job.summary)
         frame = framed(job.summary.last_sequence + 1)
         job.frames.append(frame)
+        job.held_until = None
         job.change(state=goal, last_sequence=frame.last)
         self._changes.append((job, goal, frame.last))
         return Steered(job.summary, frame)
@@ -417,6 +449,10 @@ class MemoryLedger:
         await self._begin()
         return dict(Counter((job.summary.queue, job.summary.state.value) for job in self._jobs.values()))
 
+    async def set_aside(self) -> int:
+        await self._begin()
+        return sum(job.aside for job in self._jobs.values())
+
     async def oldest_queued(self) -> dict[str, Instant]:
         await self._begin()
         oldest: dict[str, Instant] = {}
@@ -447,7 +483,7 @@ class MemoryLedger:
     async def next_due(self, *, now: Instant) -> Instant | None:
         await self._begin()
         free = [job for state in (JobState.QUEUED, JobState.PAUSED) for job in self._in(state) if job.owner is None]
-        starts = [job.summary.not_before for job in free if job.summary.state is JobState.QUEUED]
+        starts = [job.due for job in free if job.summary.state is JobState.QUEUED]
         times = [*starts, *(job.summary.deadline for job in free)]
         return min((time for time in times if time is not None and time > now), default=None)
 

@@ -60,7 +60,7 @@ jobs: Final = sa.Table(
     sa.Column("progress", sa.Float(53), nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("task_count", sa.Integer, nullable=False),
-    # A Failure as JSON.
+    # A Failure as JSON. Of a job that has not ended: why it is set aside, and not claimed but to be ended.
     sa.Column("error", sa.Text),
     # Not NULL: a cancellation was asked for.
     sa.Column("cancel_reason", sa.Text),
@@ -71,6 +71,8 @@ jobs: Final = sa.Table(
     sa.Column("lease_token", sa.BigInteger, nullable=False),
     sa.Column("lease_expires_at", sa.BigInteger),
     sa.Column("descriptor_sha256", sa.Text, nullable=False),
+    # Claims in vain since the ledger was opened: their runner could not read the plan or the events.
+    sa.Column("replay_failures", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint("state BETWEEN 1 AND 7", name="state_known"),
     sa.CheckConstraint("priority BETWEEN 1 AND 4", name="priority_known"),
     sa.CheckConstraint("progress BETWEEN 0 AND 1", name="progress_is_a_fraction"),
@@ -95,10 +97,11 @@ QUEUED: Final = jobs.c.state == number(JobState.QUEUED)
 LEASED: Final = jobs.c.lease_owner.is_not(None)
 #: QUEUED, or PAUSED with nothing of it running: nobody writes its events but the ledger itself.
 FREE: Final = sa.and_(jobs.c.lease_owner.is_(None), jobs.c.ended_at.is_(None))
-CLAIMABLE: Final = sa.and_(QUEUED, jobs.c.held_until.is_(None))
+CLAIMABLE: Final = sa.and_(QUEUED, jobs.c.held_until.is_(None), jobs.c.error.is_(None))
 HELD: Final = sa.and_(QUEUED, jobs.c.held_until.is_not(None))
 CANCELLING: Final = sa.and_(FREE, jobs.c.cancel_reason.is_not(None))
 MORTAL: Final = sa.and_(FREE, jobs.c.deadline.is_not(None))
+UNREAD: Final = sa.and_(jobs.c.replay_failures > sa.literal_column("0"), jobs.c.ended_at.is_(None))
 ENDED: Final = jobs.c.state >= number(JobState.SUCCEEDED)
 NAMED: Final = jobs.c.request_id != sa.literal_column("''")
 
@@ -117,6 +120,8 @@ _index("ix_jobs_waiting", jobs.c.queue, jobs.c.created_at, where=QUEUED)
 _index("ix_jobs_held", jobs.c.held_until, where=HELD)
 _index("ix_jobs_cancelling", jobs.c.rank, jobs.c.id, where=CANCELLING)
 _index("ix_jobs_mortal", jobs.c.deadline, jobs.c.id, where=MORTAL)
+# By their errors, which only those that are set aside have.
+_index("ix_jobs_unread", jobs.c.error, where=UNREAD)
 _index("ix_jobs_leases", jobs.c.lease_expires_at, where=LEASED)
 _index("uq_jobs_request_id", jobs.c.namespace, jobs.c.request_id, where=NAMED, unique=True)
 

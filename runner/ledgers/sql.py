@@ -30,6 +30,7 @@ from runner.core.job import (
     JobSummary,
     NewJob,
     OutboxEntry,
+    ReplayFailure,
     Reservation,
     Shortfall,
     Signal,
@@ -37,7 +38,19 @@ from runner.core.job import (
     Submitted,
 )
 from runner.core.plan import Instant, JobId
-from runner.ledgers import answers, budgets, claims, journal, outbox, pauses, queries, signals, submissions, tallies
+from runner.ledgers import (
+    answers,
+    budgets,
+    claims,
+    journal,
+    outbox,
+    pauses,
+    queries,
+    replays,
+    signals,
+    submissions,
+    tallies,
+)
 from runner.ledgers.commit import GroupCommit
 from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
@@ -59,6 +72,7 @@ from runner.ledgers.writes import (
     Renewal,
     Rescue,
     Reserving,
+    SettingBack,
     Wish,
     Write,
 )
@@ -88,6 +102,7 @@ PHASES: Final[Mapping[type[Write[Any]], Callable[[Connection, Sequence[Any]], Ou
     # Before appends: one that was under way when its attempt was cancelled is settled with that.
     Reserving: budgets.reserve,
     Appending: journal.append,
+    SettingBack: replays.set_back,
     Rescue: claims.rescue,
     Wish: claims.wish,
     Answering: signals.answer,
@@ -142,11 +157,13 @@ class SqlLedger:
                 f"`{self._path.parent}` cannot be made ({error.strerror}); make it, or set `data_dir`"
             ) from error
         with held(self._path, self._holder) as hold, ExitStack() as connections:
-            orphans = await anyio.to_thread.run_sync(self._open, connections)
+            orphans, forgiven = await anyio.to_thread.run_sync(self._open, connections)
             hold.watch(*(self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm")))
             self._verify = hold.verify
             if orphans:
                 self._observer.notice("jobs_adopted", count=orphans)
+            if forgiven:
+                self._observer.notice("jobs_tried_again", count=forgiven)
             idle = self._idle = anyio.Semaphore(self._settings.readers)
             try:
                 async with self._commits.running():
@@ -159,8 +176,11 @@ class SqlLedger:
                         await idle.acquire()
                 self._readers.clear()
 
-    def _open(self, connections: ExitStack) -> int:
-        """Open everything; `connections` closes it again. Answers how many jobs dead runners left."""
+    def _open(self, connections: ExitStack) -> tuple[int, int]:
+        """Open everything; `connections` closes it again.
+
+        Answers how many jobs dead runners left, and how many were set aside.
+        """
         with translated(str(self._path)):
             writer = self._connect(connections, begin="BEGIN IMMEDIATE")
             with migrating(writer), writer.begin():
@@ -168,13 +188,14 @@ class SqlLedger:
             self._writer = Connection(writer, begin="BEGIN IMMEDIATE")
             with self._writer.transaction():
                 orphans = claims.adopt(self._writer, self._holder.runner_id)
+                forgiven = replays.forgive(self._writer)
                 self._register(self._writer)
             for number in range(self._settings.readers):
                 reader = Connection(self._connect(connections, begin="BEGIN"), begin="BEGIN")
                 lane = Lane()
                 connections.enter_context(lane.open(f"ledger-reader-{number}"))
                 self._readers.append((lane, reader))
-        return orphans
+        return orphans, forgiven
 
     def _connect(self, connections: ExitStack, *, begin: str) -> sa.Connection:
         engine = _engine(self._path, self._settings, begin=begin)
@@ -266,6 +287,9 @@ class SqlLedger:
     async def append(self, change: Append) -> None:
         await self._write(Appending(change))
 
+    async def set_back(self, failure: ReplayFailure) -> bool:
+        return await self._write(SettingBack(failure))
+
     async def reserve_tokens(self, reservation: Reservation) -> Shortfall | None:
         return await self._write(Reserving(reservation))
 
@@ -334,6 +358,9 @@ class SqlLedger:
 
     async def depths(self) -> dict[tuple[str, int], int]:
         return await self._read(tallies.depths)
+
+    async def set_aside(self) -> int:
+        return await self._read(replays.set_aside)
 
     async def oldest_queued(self) -> dict[str, Instant]:
         return await self._read(queries.oldest_queued)

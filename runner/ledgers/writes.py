@@ -14,6 +14,7 @@ from runner.core.job import (
     Frame,
     JobSummary,
     NewJob,
+    ReplayFailure,
     Reservation,
     Shortfall,
     Signal,
@@ -64,6 +65,12 @@ class Appending(Write[None], frozen=True):
     """Commit a frame."""
 
     append: Append
+
+
+class SettingBack(Write[bool], frozen=True):
+    """Give back a job that could not be replayed."""
+
+    failure: ReplayFailure
 
 
 class Reserving(Write[Shortfall | None], frozen=True):

@@ -10,7 +10,7 @@ import msgspec
 
 from runner.core.events import Artifact, Failure, JobState
 from runner.core.filters import Filter, JobQuery
-from runner.core.job import Append, Claim, Ending, Frame, JobSummary, NewJob, StoredArtifact, Submitted
+from runner.core.job import Append, Claim, Ending, Frame, JobSummary, NewJob, ReplayFailure, StoredArtifact, Submitted
 from runner.core.plan import Instant, Priority
 from runner.ports import Ledger, Quiet
 
@@ -113,6 +113,16 @@ def ending(claim: Claim, first: int, last: int | None = None, **changes: Any) ->
 def release(claim: Claim, first: int, last: int | None = None) -> Append:
     """The frame with which a runner gives a job back."""
     return append(claim, first, last, release=True, entered=JobState.QUEUED)
+
+
+UNREAD: Final = Failure("REPLAY_FAILED", "event 2 is of a kind that this version does not know")
+
+
+def unread(claim: Claim, *, retry_at: Instant = T0, max_failures: int = 3) -> ReplayFailure:
+    """A claim in vain."""
+    return ReplayFailure(
+        job_id=claim.summary.id, token=claim.token, error=UNREAD, retry_at=retry_at, max_failures=max_failures
+    )
 
 
 def steering(number: int) -> Frame:

@@ -27,7 +27,7 @@ from runner.core.plan import Priority
 from runner.ledgers.memory import MemoryLedger
 from runner.ports import Ledger
 from tests.ledgers.conftest import open_sql
-from tests.ledgers.jobs import T0, append, artifact, ending, job, release, steering
+from tests.ledgers.jobs import T0, append, artifact, ending, job, release, steering, unread
 
 _QUEUES = st.sampled_from(["a", "b", "c"])
 _MOMENTS = st.integers(T0 - 3, T0 + 12)
@@ -198,6 +198,12 @@ class Twins(RuleBasedStateMachine):
             if self.both(lambda ledger: ledger.append(change)) is None:
                 self.last[claim.summary.id] = change.frame.last
 
+    @rule(data=st.data(), later=st.integers(0, 3), most=st.integers(1, 3))
+    def set_back(self, data: st.DataObject, later: int, most: int) -> None:
+        if claim := self.a_claim(data):
+            failure = unread(claim, retry_at=getattr(self, "now", T0) + later, max_failures=most)
+            self.both(lambda ledger: ledger.set_back(failure))
+
     @rule(
         data=st.data(),
         until=_MOMENTS,
@@ -308,6 +314,7 @@ class Twins(RuleBasedStateMachine):
     def what_the_daemon_watches_agrees(self) -> None:
         self.both(lambda ledger: ledger.depths())
         self.both(lambda ledger: ledger.oldest_queued())
+        self.both(lambda ledger: ledger.set_aside())
         self.both(_changes)
 
     @rule(now=_MOMENTS)

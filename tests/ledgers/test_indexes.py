@@ -14,14 +14,14 @@ from sqlalchemy.dialects import sqlite
 
 from runner.core.events import JobState
 from runner.core.filters import Comparison
-from runner.ledgers import answers, claims, journal, outbox, queries, submissions
+from runner.ledgers import answers, claims, journal, outbox, queries, replays, submissions
 from runner.ledgers.schema import jobs
 from tests.ledgers.conftest import open_sql
 from tests.ledgers.jobs import job, submitted
 
 
 def _reading() -> Iterator[tuple[str, Any]]:
-    for module in (answers, claims, journal, outbox, queries, submissions):
+    for module in (answers, claims, journal, outbox, queries, replays, submissions):
         for name, statement in vars(module).items():
             if isinstance(statement, (sa.Select, sa.Update)):
                 yield f"{module.__name__}.{name}", statement
@@ -71,6 +71,12 @@ async def test_no_statement_reads_a_whole_table(filled: Path) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_each_look_for_work_has_an_index_of_its_own(filled: Path, statement: str, index: str) -> None:
     assert any(index in step for step in _plan(filled, getattr(claims, statement)))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_jobs_that_are_set_aside_are_counted_without_reading_the_others(filled: Path) -> None:
+    (step,) = _plan(filled, replays._ASIDE)
+    assert step == "SEARCH jobs USING INDEX ix_jobs_unread (error>?)"
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)

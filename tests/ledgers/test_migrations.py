@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -24,11 +25,11 @@ from tests.ledgers.jobs import T0, claimed, job, steering, submitted
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
-    """Each table and index with the parts of its SQL; the order of constraints says nothing."""
+    """Each table and index with the parts of its SQL; the order of constraints, and where lines end, says nothing."""
     database = sqlite3.connect(path)
     rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     # A table that was made anew under another name stands in quotes.
-    found = {name: sorted(line.strip(" ,\t").replace('"', "") for line in sql.splitlines()) for name, sql in rows}
+    found = {name: sorted(filter(None, re.split(r",\s*|\s*\n\s*", sql.replace('"', "")))) for name, sql in rows}
     database.close()
     return found
 
