@@ -43,8 +43,10 @@ class Slots:
 
     def bulkhead(self, name: str, places: int) -> Slots:
         """The line before a bulkhead, the same one for everybody who names it."""
-        line = self._bulkheads.setdefault(name, Slots(places, is_pool=False))
-        if line.total != places:
+        line = self._bulkheads.get(name)
+        if line is None:
+            line = self._bulkheads[name] = Slots(places, is_pool=False)
+        elif line.total != places:
             line.resize(places)
         return line
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, TextIO, cast
 
 import msgspec
@@ -22,6 +24,26 @@ LEVELS: Final = {
 }
 
 Fields = MutableMapping[str, Any]
+
+#: One variable for all ids: structlog has one for each, and setting those was a tenth of an attempt's processor time.
+_IDS: Final[ContextVar[Mapping[str, Any]]] = ContextVar("ids", default=MappingProxyType({}))
+
+
+@contextmanager
+def carrying(ids: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, every line of the log has these fields, whoever writes it, unless it has others of that name."""
+    outside = _IDS.get()
+    _IDS.set({**outside, **ids})
+    try:
+        yield
+    finally:
+        _IDS.set(outside)
+
+
+def _with_ids(_logger: Any, _method: str, fields: Fields) -> Fields:
+    for name, value in _IDS.get().items():
+        fields.setdefault(name, value)
+    return fields
 
 
 class _Outlet:
@@ -86,6 +108,7 @@ class Logs:
         text = settings.format is LogFormat.TEXT or (settings.format is LogFormat.AUTO and self._stream.isatty())
         shared: list[Any] = [
             structlog.contextvars.merge_contextvars,
+            _with_ids,
             # People look at a clock on the wall; machines want one for all time zones.
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
             structlog.processors.format_exc_info,

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
-from structlog.contextvars import bound_contextvars
 
 from runner.core import events
 from runner.core.events import Event, JobAccepted, Recorded
 from runner.core.job import JobSummary
 from runner.core.plan import TaskPlan
-from runner.telemetry.logs import Logs
+from runner.telemetry.logs import Logs, carrying
 from runner.telemetry.metrics import Metrics
 from runner.telemetry.timeline import Run, Stretch, Timeline
 from runner.telemetry.traces import Traces
@@ -107,7 +106,7 @@ class Telemetry:
         ids: dict[str, Any] = {"job_id": job.id, "task": task.id, "attempt": number}
         if context:
             _, ids["trace_id"], ids["span_id"], _ = context.split("-", 3)
-        with bound_contextvars(**ids):
+        with carrying(ids):
             yield context
 
     def breaker(self, endpoint: str, model: str, state: str, previous: str, *, reason: str = "") -> None:
