@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from altrunner.v1 import event_pb2, job_pb2, job_service_pb2
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from runner.core import events as core
@@ -53,10 +54,17 @@ def encode(events: Sequence[core.Recorded]) -> Frame:
 
 
 def decode(frames: Iterable[Frame]) -> list[core.Recorded]:
-    """The events of frames, in order."""
+    """The events of frames, in order.
+
+    Raises ValueError: if they are damaged, or a newer version wrote what this one does not know.
+    """
     recorded: list[core.Recorded] = []
     for frame in frames:
-        recorded.extend(map(decode_event, job_service_pb2.WatchJobResponse.FromString(frame.data).events))
+        try:
+            message = job_service_pb2.WatchJobResponse.FromString(frame.data)
+        except DecodeError as error:
+            raise ValueError(f"the frame of events {frame.first} to {frame.last} is damaged ({error})") from error
+        recorded.extend(map(decode_event, message.events))
     return recorded
 
 

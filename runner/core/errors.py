@@ -7,6 +7,7 @@ RunnerError
 │   ├── JobNotFound        no such job was accepted, or it was pruned
 │   ├── RecordNotFound     the job has no `.last` yet
 │   └── ArtifactNotFound
+├── JobUnreadable          this version cannot read the job's plan or events; carries why
 ├── RequestIdReused        the same request id came with another body
 ├── QueueFull              carries the queue, its limit, and when to come back
 ├── Draining               the daemon is shutting down; another one, or the same one later, will do
@@ -114,6 +115,16 @@ class JobHasEnded(RunnerError):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__(f"job `{brief(job_id)}` has ended; its .last record tells how")
+
+
+class JobUnreadable(RunnerError):
+    """The job's plan or events are damaged, or a newer version wrote them."""
+
+    def __init__(self, job_id: str, why: str) -> None:
+        self.job_id = job_id
+        #: A sentence without its full stop.
+        self.why = why
+        super().__init__(f"job `{brief(job_id)}`: {why}; start the version that wrote them, or cancel the job")
 
 
 class AlreadyAnswered(RunnerError):

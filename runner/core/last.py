@@ -13,7 +13,7 @@ from runner.core import instances
 from runner.core.events import Artifact, Failure, FallbackUsed, JobState, TaskState
 from runner.core.interpreter import JobRun
 from runner.core.job import JobSummary
-from runner.core.plan import Instant, Plan, TaskId
+from runner.core.plan import Instant, Mode, Plan, TaskId
 from runner.core.record import (
     ArtifactRecord,
     ArtifactType,
@@ -109,10 +109,59 @@ def compose(
         tags=plan.tags,
         usage=sum_of(result.usage for result in results.values()),
         usage_by=tuple(usage_by(attempt for task in tasks for attempt in task.attempts)),
-        metadata=_metadata(summary, plan, run),
+        metadata=_metadata(summary, plan, run.state, run.error),
         task_results=results,
         artifacts=tuple(_artifact_record(summary.id, artifact) for task in tasks for artifact in task.artifacts),
         execution_graph=_graph(run, results),
+    )
+
+
+def compose_unread(
+    summary: JobSummary,
+    plan: Plan | None,
+    *,
+    why: str,
+    reason: str | None,
+    record_id: str,
+    execution_id: str,
+    runner_id: str,
+    trace_id: str,
+) -> LastRecord:
+    """The record of a job that was ended although its events could not be read: `why` is a sentence that says so.
+
+    `summary` is that of the job as it ended; `plan` is there where at least that could be read. Of tasks nothing is
+    told, for what became of them is not known. `reason` is that of its cancellation, if it was cancelled.
+
+    Raises ValueError: if the job has not ended.
+    """
+    if not summary.state.terminal or summary.ended_at is None:
+        raise ValueError(f"job `{summary.id}` has not ended, so it has no record yet")
+    ended = summary.ended_at
+    started = ended if summary.started_at is None else summary.started_at
+    tasks = f"its {summary.task_count:,} tasks" if summary.task_count > 1 else "its only task"
+    how = f"Cancelled{_because(reason)}." if summary.error is None or reason is not None else summary.error.message
+    return LastRecord(
+        id=record_id,
+        title=summary.title,
+        status=_RECORD_STATUS[summary.state],
+        summary=f"{_ended(how)} What became of {tasks} is not known: {_ended(why)}",
+        success_rate=0.0,
+        start_time=_time(started),
+        end_time=_time(ended),
+        execution_time_ms=_milliseconds(started, ended),
+        queue_time_ms=_milliseconds(max(summary.created_at, summary.not_before or 0), started),
+        execution_id=execution_id,
+        job_id=summary.id,
+        alt_file_id=summary.alt_id,
+        descriptor_sha256=summary.descriptor_sha256,
+        runner_id=runner_id,
+        trace_id=trace_id,
+        mode=Mode.NORMAL if plan is None else plan.mode,
+        persona=None if plan is None else plan.persona,
+        priority=summary.priority.name.lower(),
+        tags=() if plan is None else plan.tags,
+        metadata=_metadata(summary, plan, summary.state, summary.error) | {"unread": why},
+        task_results={},
     )
 
 
@@ -234,15 +283,16 @@ def _edges(run: JobRun, results: dict[TaskId, TaskRecord]) -> Iterator[GraphEdge
             yield GraphEdge(control, name, DependencyType.CONDITIONAL)
 
 
-def _metadata(summary: JobSummary, plan: Plan, run: JobRun) -> dict[str, Any]:
-    told: dict[str, Any] = {f"alt_{key}": value for key, value in plan.metadata.items()}
-    if run.state is JobState.CANCELLED:
+def _metadata(summary: JobSummary, plan: Plan | None, state: JobState, error: Failure | None) -> dict[str, Any]:
+    told: dict[str, Any] = {} if plan is None else {f"alt_{key}": value for key, value in plan.metadata.items()}
+    if state is JobState.CANCELLED:
         told["cancelled"] = True
-    told["error"] = _sentence(run.error) if run.state is not JobState.SUCCEEDED else None
-    told["description"] = plan.description
-    told["language"] = plan.language
-    told["chaos_level"] = plan.chaos_level
-    told["token_budget"] = plan.token_budget
+    told["error"] = _sentence(error) if state is not JobState.SUCCEEDED else None
+    if plan is not None:
+        told["description"] = plan.description
+        told["language"] = plan.language
+        told["chaos_level"] = plan.chaos_level
+        told["token_budget"] = plan.token_budget
     told["queue"] = summary.queue
     told["labels"] = summary.labels or None
     return {key: value for key, value in told.items() if value is not None or key.startswith("alt_")}

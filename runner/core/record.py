@@ -212,8 +212,8 @@ class LastRecord(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     #: The same by endpoint and model, the dearest first.
     usage_by: tuple[UsageRecord, ...] = ()
-    #: The descriptor's own under `alt_<key>`; `cancelled` and `error` where they apply; the job's token budget,
-    #: queue and labels.
+    #: The descriptor's own under `alt_<key>`; `cancelled` and `error` where they apply; `unread` where the
+    #: job's events could not be read, and so no task is told of; the job's token budget, queue and labels.
     metadata: dict[str, Any] = {}
     #: In the plan's order; then those of bodies, as they came into being, by the ids of instances: `each[3]/fetch`.
     task_results: dict[TaskId, TaskRecord]

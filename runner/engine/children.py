@@ -27,6 +27,7 @@ from runner.core.errors import (
     InvalidDescriptor,
     InvalidRequest,
     JobNotFound,
+    JobUnreadable,
     QueueFull,
     RequestIdReused,
 )
@@ -103,7 +104,7 @@ class Children(Jobs):
             return await patiently(self._end, child)
         except Draining as error:
             raise self._put_off(error) from error
-        except JobNotFound as error:
+        except (JobNotFound, JobUnreadable) as error:
             raise AttemptError("CHILD_LOST", str(error), retryable=False) from error
 
     async def cancel(self, child: JobId, reason: str) -> None:

@@ -15,7 +15,7 @@ import anyio.abc
 import msgspec
 
 from runner import frames
-from runner.core.errors import AttemptError, AttemptPutOff, LeaseLost
+from runner.core.errors import AttemptError, AttemptPutOff, JobUnreadable, LeaseLost
 from runner.core.events import (
     Artifact,
     AttemptStarted,
@@ -47,6 +47,7 @@ from runner.engine.failing import failing, retries_of, stopped
 from runner.engine.lending import Loan
 from runner.engine.patience import patiently
 from runner.engine.reach import Reach
+from runner.engine.replaying import end_or_set_back, replayed
 from runner.engine.slots import Slots, Standing
 from runner.engine.submission import trace_id_of
 from runner.engine.turns import Turns
@@ -133,7 +134,12 @@ class Execution:
 
     async def run(self) -> None:
         """Drive the job until it ends, is given back, or is lost to another runner."""
-        self._load()
+        try:
+            self._load()
+        except JobUnreadable as error:
+            with self._scope:
+                self._summary = await end_or_set_back(self._claim, error, self._with, reason=self._cancel_reason)
+            return
         try:
             with self._scope:
                 async with anyio.create_task_group() as attempts:
@@ -151,18 +157,16 @@ class Execution:
             self._loan.end()
 
     def _load(self) -> None:
-        claim = self._claim
-        self._plan = msgspec.msgpack.decode(claim.plan, type=Plan)
-        inputs = msgspec.json.decode(claim.inputs) if claim.inputs else {}
-        run = JobRun(self._plan, deadline=claim.summary.deadline, job_id=self.job_id, inputs=inputs)
-        self._run = run.replay(frames.decode(claim.frames))
-        self._budgets = Budgets(claim, self._with, limit=self._plan.token_budget, run=self._run)
+        """Raises JobUnreadable."""
+        self._run, inputs = replayed(self._claim)
+        self._plan = self._run.plan
+        self._budgets = Budgets(self._claim, self._with, limit=self._plan.token_budget, run=self._run)
         self._budgets.ask_again(self._run)
         limit = self._with.settings.max_referenced_bytes
         self._reach = Reach(self.job_id, inputs, self._run, self._fetch, max_referenced_bytes=limit)
         self._kept = Kept.by([*self._run.tasks.values(), *self._run.promises])
         ways = {self._way(task) for task in every_task(self._plan) if task.control is None}
-        self._standing = Standing(self._way, ways, claim.summary.priority, self._bell.ring)
+        self._standing = Standing(self._way, ways, self._summary.priority, self._bell.ring)
 
     async def _drive(self, attempts: anyio.abc.TaskGroup) -> None:
         if self._run.state is JobState.PAUSED and not self._pause_requested:

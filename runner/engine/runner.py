@@ -13,13 +13,13 @@ from anyio.lowlevel import checkpoint
 from runner import frames
 from runner.core.alt import DescriptorLimits, Kinds
 from runner.core.alt.parameters import NO_KINDS
-from runner.core.errors import Draining, InvalidRequest, RunnerError
-from runner.core.events import Artifact, JobEvent, JobPaused, JobResumed, JobState, Recorded
+from runner.core.errors import Draining, InvalidRequest, JobUnreadable, RunnerError
+from runner.core.events import Artifact, Failure, JobEvent, JobPaused, JobResumed, JobState, Recorded
 from runner.core.filters import Filter, JobQuery
 from runner.core.findings import Finding
 from runner.core.interpreter import JobRun
 from runner.core.job import Frame, JobSummary, Signal, Steered, Submitted
-from runner.core.plan import Instant, JobId, Plan
+from runner.core.plan import Instant, JobId
 from runner.engine.again import Retry, prepare_retry
 from runner.engine.broadcast import CaughtUp, Idle
 from runner.engine.descriptors import Descriptors
@@ -28,6 +28,7 @@ from runner.engine.equipment import Equipment
 from runner.engine.journal import ChangesPage
 from runner.engine.leases import keep_leases
 from runner.engine.outbox import Outbox
+from runner.engine.replaying import REPLAY_FAILED, inputs_of, plan_of, reading
 from runner.engine.rescuer import rescue_jobs
 from runner.engine.settings import QueueSettings, queue_limits
 from runner.engine.signals import signal_problems
@@ -218,10 +219,10 @@ class Runner:
     async def signal(self, job_id: JobId, signal: Signal) -> JobSummary:
         """Answer a task that waits for approval; it is durable when this returns.
 
-        Raises JobNotFound, JobHasEnded, InvalidRequest.
+        Raises JobNotFound, JobHasEnded, JobUnreadable, InvalidRequest.
         Raises AlreadyAnswered: if somebody was faster.
         """
-        plan = msgspec.msgpack.decode((await self._with.ledger.body(job_id)).plan, type=Plan)
+        plan = plan_of(job_id, (await self._with.ledger.body(job_id)).plan)
         run = (await self.job_run(job_id))[1] if plan.has_variables else None
         if problems := signal_problems(signal, plan, run):
             raise InvalidRequest(*problems)
@@ -232,7 +233,7 @@ class Runner:
     async def retry(self, retry: Retry) -> Submitted:
         """Run a job that has ended once more, as a new job. It is durable when this returns.
 
-        Raises JobNotFound, JobNotEnded, NothingToRetry, InvalidRequest.
+        Raises JobNotFound, JobNotEnded, JobUnreadable, NothingToRetry, InvalidRequest.
         Raises RequestIdReused: if the request id came before for something else.
         Raises QueueFull, Draining, LedgerUnavailable: if it cannot be taken now.
         """
@@ -320,17 +321,32 @@ class Runner:
     async def job_run(self, job_id: JobId) -> tuple[JobSummary, JobRun]:
         """A job with the state of all its tasks, as of one moment.
 
-        Raises JobNotFound.
+        Raises JobNotFound, JobUnreadable.
         """
         body = await self._with.ledger.body(job_id)
-        plan = msgspec.msgpack.decode(body.plan, type=Plan)
-        inputs = msgspec.json.decode(body.inputs) if body.inputs else {}
+        plan, inputs = plan_of(job_id, body.plan), inputs_of(job_id, body.inputs)
         summary = await self._with.ledger.job(job_id)
         run = JobRun(plan, deadline=summary.deadline, job_id=job_id, inputs=inputs)
-        while run.sequence < summary.last_sequence:
-            for frame in await self._with.ledger.frames(job_id, after=run.sequence, max_bytes=4 * 1024 * 1024):
-                run.replay(entry for entry in frames.decode([frame]) if entry.sequence <= summary.last_sequence)
+        while (before := run.sequence) < summary.last_sequence:
+            page = await self._with.ledger.frames(job_id, after=before, max_bytes=4 * 1024 * 1024)
+            with reading(job_id):
+                for frame in page:
+                    run.replay(entry for entry in frames.decode([frame]) if entry.sequence <= summary.last_sequence)
+                if run.sequence == before:
+                    raise ValueError(f"event {before + 1} is missing")
         return summary, run
+
+    async def job_shown(self, job_id: JobId) -> tuple[JobSummary, JobRun | None]:
+        """The same, for who can do without the tasks: None where they cannot be read, and the job's error says why.
+
+        Raises JobNotFound.
+        """
+        try:
+            return await self.job_run(job_id)
+        except JobUnreadable as error:
+            job = await self._with.ledger.job(job_id)
+            why = Failure(REPLAY_FAILED, error.why) if job.error is None else job.error
+            return msgspec.structs.replace(job, error=why), None
 
     async def jobs(self, query: JobQuery) -> list[JobSummary]:
         """A page of jobs."""

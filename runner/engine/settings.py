@@ -42,6 +42,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     default_retries: Annotated[int, Meta(ge=0, le=255)] = 0
     #: Times an attempt may be lost with its daemon before its task fails: a task that kills daemons must end.
     max_lost_attempts: Count = 10
+    #: Times a job's plan or events may turn out to be unreadable before it is set aside: until a daemon starts anew,
+    #: perhaps another version, it is claimed only to be ended. Between two tries `lease_seconds` pass.
+    max_replay_failures: Count = 3
     #: Seconds a claim holds without being renewed; then another daemon takes the job over.
     lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
     #: Seconds between two looks for work when nothing wakes the daemon.

@@ -141,6 +141,14 @@ class MemoryLedger:
         """Work again."""
         self._frozen = False
 
+    def damage(self, job_id: JobId, *, plan: bytes | None = None, newest: bytes | None = None) -> None:
+        """Put other bytes in the place of a job's plan, or of its newest frame."""
+        job = self._get(job_id)
+        if plan is not None:
+            job.new = msgspec.structs.replace(job.new, plan=plan)
+        if newest is not None:
+            job.frames[-1] = msgspec.structs.replace(job.frames[-1], data=newest)
+
     async def _begin(self) -> None:
         await checkpoint()
         if self._frozen:

@@ -84,7 +84,7 @@ class JobServicer:
         if request.view not in messages.JobView.values():
             raise InvalidRequest(Finding("OUT_OF_RANGE", "view", f"there is no view {request.view}"))
         if request.view == messages.JOB_VIEW_FULL:
-            return messages.GetJobResponse(job=wire.full_job(*await self._runner.job_run(request.job_id)))
+            return messages.GetJobResponse(job=wire.full_job(*await self._runner.job_shown(request.job_id)))
         return messages.GetJobResponse(job=wire.job(await self._runner.job(request.job_id)))
 
     async def list_jobs(self, request: messages.ListJobsRequest, context: Context) -> messages.ListJobsResponse:

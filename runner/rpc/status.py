@@ -35,6 +35,7 @@ CODES: Final[tuple[tuple[type[errors.RunnerError], grpc.StatusCode, str], ...]] 
     (errors.RegistrationRefused, grpc.StatusCode.FAILED_PRECONDITION, "REGISTRATION_REFUSED"),
     (errors.JobNotEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_ENDED"),
     (errors.JobHasEnded, grpc.StatusCode.FAILED_PRECONDITION, "JOB_HAS_ENDED"),
+    (errors.JobUnreadable, grpc.StatusCode.FAILED_PRECONDITION, "JOB_UNREADABLE"),
     (errors.AlreadyAnswered, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_ANSWERED"),
     (errors.NothingToRetry, grpc.StatusCode.FAILED_PRECONDITION, "NOTHING_TO_RETRY"),
     (errors.RequestIdReused, grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
@@ -81,7 +82,7 @@ def failure_of(error: errors.RunnerError) -> CallFailure:
             metadata = {"findings": str(len(findings))}
         case errors.NotFound():
             metadata = {error.kind: error.name}
-        case errors.JobNotEnded() | errors.JobHasEnded() | errors.NothingToRetry():
+        case errors.JobNotEnded() | errors.JobHasEnded() | errors.JobUnreadable() | errors.NothingToRetry():
             metadata = {"job_id": error.job_id}
         case errors.AlreadyAnswered():
             metadata = {"job_id": error.job_id, "task_id": error.task_id}

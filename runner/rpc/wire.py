@@ -108,9 +108,11 @@ def _fill(message: job_pb2.Job, summary: JobSummary) -> None:
             frames.stamp(getattr(message, name), instant)
 
 
-def full_job(summary: JobSummary, run: JobRun) -> job_pb2.Job:
-    """View FULL."""
+def full_job(summary: JobSummary, run: JobRun | None) -> job_pb2.Job:
+    """View FULL; without what cannot be read."""
     message = job(summary)
+    if run is None:
+        return message
     counts = run.counts
     message.task_counts.CopyFrom(
         job_pb2.TaskCounts(

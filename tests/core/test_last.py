@@ -33,7 +33,7 @@ from runner.core.events import (
 )
 from runner.core.interpreter import JobRun
 from runner.core.job import JobSummary
-from runner.core.last import compose, seal
+from runner.core.last import compose, compose_unread, seal
 from runner.core.plan import Mode, Plan, Priority, TaskPlan
 from runner.core.record import (
     ArtifactType,
@@ -127,6 +127,63 @@ UNREACHABLE = Failure("HTTP_STATUS", "the endpoint answered 503")
 
 
 # --------------------------------------------------------------------------------------------------------- composing
+
+
+def unread(plan: Plan | None, reason: str | None = "enough", **more: Any) -> LastRecord:
+    """The record of a job of which only the row, and perhaps the plan, could be read."""
+    told = {"state": JobState.CANCELLED, "ended_at": START + 5 * SECOND, "error": Failure("REPLAY_FAILED", WHY)} | more
+    summary = summary_of(Plan(alt_id="alt_1", dialect="tasks", version="1.0", title="Özet", tasks=(task("a"),)), **told)
+    return compose_unread(
+        summary,
+        plan,
+        why=WHY,
+        reason=reason,
+        record_id="rec1",
+        execution_id="exe1",
+        runner_id="runner-1",
+        trace_id="t1",
+    )
+
+
+WHY = "alt-runner 1.0 cannot read its plan or events (ValueError: event 2 is of a kind that it does not know)"
+
+
+def test_the_record_of_a_job_that_could_not_be_read_tells_what_its_row_tells() -> None:
+    record = unread(None)
+    assert verify(seal(record)) is Verdict.OK
+    assert parse(seal(record)).job_id == "job1"
+    assert (record.title, record.alt_file_id, record.status, record.success_rate) == ("Özet", "alt_1", "failure", 0)
+    assert (record.start_time, record.end_time, record.queue_time_ms) == (at(0), at(5), 3_000)
+    assert record.summary == f"Cancelled: enough. What became of its only task is not known: {WHY}."
+    assert record.metadata == {
+        "cancelled": True,
+        "error": f"REPLAY_FAILED: {WHY}",
+        "queue": "nightly",
+        "labels": {"team": "blue"},
+        "unread": WHY,
+    }
+    assert record.task_results == {}
+
+
+def test_the_record_of_such_a_job_tells_of_its_plan_where_that_could_be_read() -> None:
+    plan = Plan(
+        alt_id="alt_1", dialect="tasks", version="1.0", title="Özet", tasks=(task("a"),),
+        persona="expert", tags=("x",), metadata={"source": "manual"},
+    )  # fmt: skip
+    record = unread(plan)
+    assert (record.persona, record.tags, record.metadata["alt_source"]) == ("expert", ("x",), "manual")
+
+
+def test_the_record_of_such_a_job_whose_deadline_passed_says_so() -> None:
+    error = Failure("DEADLINE_EXCEEDED", "the job's deadline passed, and nobody could go on with it")
+    record = unread(None, None, state=JobState.FAILED, error=error, task_count=2)
+    assert record.summary == f"{error.message}. What became of its 2 tasks is not known: {WHY}."
+    assert "cancelled" not in record.metadata
+
+
+def test_a_job_that_could_not_be_read_and_has_not_ended_has_no_record() -> None:
+    with pytest.raises(ValueError, match="has not ended"):
+        unread(None, state=JobState.QUEUED)
 
 
 def test_a_task_that_succeeded_at_the_third_try_tells_all_its_attempts() -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.errors import QueueFull, RequestIdReused
 from runner.core.events import JobCancelled, JobStarted, JobSucceeded
-from runner.core.job import Claim
-from runner.core.plan import Instant, Priority
+from runner.core.job import Append
+from runner.core.plan import Priority
 from runner.engine.settings import QueueSettings
 from runner.engine.slots import HEAD_START, Place, Slots
 from runner.ledgers.memory import MemoryLedger
@@ -168,32 +166,20 @@ async def test_the_pool_is_never_larger_than_it_may_be_and_never_leaks() -> None
     assert stage.troupe.most_on_stage == 5
 
 
-class Garbling(MemoryLedger):
-    """A ledger whose claims of one job hold a plan that this version cannot read."""
+class Faulty(MemoryLedger):
+    """A ledger that raises what it may not, for one job."""
 
     bad = ""
 
-    async def claim(
-        self,
-        runner_id: str,
-        *,
-        now: Instant,
-        lease_until: Instant,
-        limit: int,
-        max_bytes: int,
-        queue_limits: Mapping[str, int],
-    ) -> list[Claim]:
-        claims = await super().claim(
-            runner_id, now=now, lease_until=lease_until, limit=limit, max_bytes=max_bytes, queue_limits=queue_limits
-        )
-        return [
-            msgspec.structs.replace(claim, plan=b"\xc1") if claim.summary.id == self.bad else claim for claim in claims
-        ]
+    async def append(self, change: Append) -> None:
+        if change.job_id == self.bad:
+            raise RuntimeError("a fault of the ledger's")
+        await super().append(change)
 
 
 async def test_one_job_that_cannot_be_driven_hurts_no_other() -> None:
     """It is dropped, and tried again when its lease has ended."""
-    ledger = Garbling()
+    ledger = Faulty()
     stage = Stage(ledger)
     async with stage.engine(lease_seconds=100) as engine:
         ledger.bad = await engine.submit(task("a"), not_before=START + 10 * SECOND)

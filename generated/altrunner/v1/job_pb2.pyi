@@ -650,7 +650,10 @@ class Job(_message.Message):
 
     @_builtins.property
     def error(self) -> Global___Failure:
-        """For a FAILED or PARTIALLY_SUCCEEDED job: the first task that failed, with its error."""
+        """For a FAILED or PARTIALLY_SUCCEEDED job: the first task that failed, with its error. REPLAY_FAILED, whatever the
+        state: this version of the daemon cannot read the job's plan or events, and the message says why. A job that has
+        not ended is then set aside: it waits for a daemon of another version to start, or to be cancelled.
+        """
 
     @_builtins.property
     def task_counts(self) -> Global___TaskCounts:
