@@ -144,13 +144,7 @@ class IncomingAnswer:
         size = 0
         while chunk := await self._chunk():
             size += len(chunk)
-            if size > self._limits.max_bytes:
-                raise AttemptError(
-                    "ANSWER_TOO_LARGE",
-                    f"{self._who} answered more than {self._limits.max_bytes} bytes"
-                    f" (setting `{self._limits.settings}.max_answer_bytes`)",
-                    retryable=False,
-                )
+            self._bound(size)
             # The consumer may wait for a slow ledger; that time is ours, and no fault of the other side.
             left = self._scope.deadline - anyio.current_time()
             self._scope.deadline = math.inf
@@ -159,7 +153,11 @@ class IncomingAnswer:
 
     async def whole(self) -> bytes:
         """The whole body. Raises AttemptError: as `chunks`."""
-        return b"".join([chunk async for chunk in self.chunks()])
+        body = bytearray()
+        while chunk := await self._chunk():
+            body += chunk
+            self._bound(len(body))
+        return bytes(body)
 
     async def finish(self) -> None:
         """Read what is left, if it comes at once: only a connection that was read to its end is used again."""
@@ -175,10 +173,23 @@ class IncomingAnswer:
                 seen += chunk
         return excerpt(bytes(seen), secrets)
 
+    def _bound(self, size: int) -> None:
+        if size > self._limits.max_bytes:
+            raise AttemptError(
+                "ANSWER_TOO_LARGE",
+                f"{self._who} answered more than {self._limits.max_bytes} bytes"
+                f" (setting `{self._limits.settings}.max_answer_bytes`)",
+                retryable=False,
+            )
+
     async def _chunk(self) -> bytes:
-        chunk = b""
+        content = self._response.content
+        # Short answers come with their heads: a watch over the silence before them would cost more than reading them.
+        chunk = content.read_nowait()
+        if chunk or content.at_eof():
+            return chunk
         with anyio.move_on_after(self._limits.idle) as silence:
-            chunk = await self._response.content.readany()
+            chunk = await content.readany()
         if silence.cancelled_caught:
             raise AttemptError(
                 "TIMED_OUT",

@@ -382,6 +382,9 @@ class _CutAnswer(IncomingAnswer):
         for piece in self._pieces:
             yield piece
 
+    async def whole(self) -> bytes:
+        return b"".join(self._pieces)
+
     async def finish(self) -> None: ...
 
 
