@@ -20,7 +20,19 @@ from runner.ledgers import budgets, signals, tallies
 from runner.ledgers.bulk import Bulk
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import FRAME, LEASE_ENDED, QUEUED_AGAIN, SUMMARY, WIDTH, among, portions, summary
-from runner.ledgers.schema import CANCELLING, CLAIMABLE, HELD, LEASED, MORTAL, bodies, frames, jobs, number, runners
+from runner.ledgers.schema import (
+    CANCELLING,
+    CLAIMABLE,
+    HELD,
+    LEASED,
+    MORTAL,
+    bodies,
+    descriptors,
+    frames,
+    jobs,
+    number,
+    runners,
+)
 from runner.ledgers.writes import Claiming, Renewal, Rescue, Wish
 
 _UP_TO: Final = sa.bindparam("up_to", type_=sa.Integer)
@@ -42,8 +54,9 @@ _FIRST_OF_QUEUE: Final = (
     .limit(_UP_TO)
 )
 _CHOSEN: Final = (
-    sa.select(*SUMMARY, jobs.c.lease_token, bodies.c.plan, bodies.c.inputs, bodies.c.traceparent)
+    sa.select(*SUMMARY, jobs.c.lease_token, descriptors.c.plan, bodies.c.inputs, bodies.c.traceparent)
     .join_from(jobs, bodies)
+    .join(descriptors)
     .where(among(jobs.c.id))
 )
 _FRAMES: Final = (

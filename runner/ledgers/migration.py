@@ -16,9 +16,9 @@ from runner.core.errors import LedgerDamaged
 from runner.ledgers.schema import metadata
 
 #: The newest revision. Written here so that a new or up-to-date database opens without loading Alembic.
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 
-_KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", "0005", HEAD})
+_KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", HEAD})
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 #: Alembic's, letter by letter. Not in `metadata`: it is no table of the ledger's.
 _VERSION: Final = sa.Table(

@@ -14,13 +14,17 @@ from runner.core.plan import Instant, JobId
 from runner.ledgers import tallies
 from runner.ledgers.driver import Connection
 from runner.ledgers.rows import SUMMARY, summary
-from runner.ledgers.schema import ENDED, HELD, MORTAL, QUEUED, artifacts, bodies, jobs, records
+from runner.ledgers.schema import ENDED, HELD, MORTAL, QUEUED, artifacts, bodies, descriptors, jobs, records
 
 _JOB: Final = sa.bindparam("job", type_=sa.Text)
 _NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
 _ONE: Final = sa.select(*SUMMARY).where(jobs.c.id == _JOB)
 _EXISTS: Final = sa.select(jobs.c.id).where(jobs.c.id == _JOB)
-_BODY: Final = sa.select(*(bodies.c[name] for name in Body.__struct_fields__)).where(bodies.c.job_id == _JOB)
+_BODY: Final = (
+    sa.select(descriptors.c.descriptor, descriptors.c.content_type, descriptors.c.plan, bodies.c.inputs)
+    .join_from(bodies, descriptors)
+    .where(bodies.c.job_id == _JOB)
+)
 _RECORD: Final = sa.select(records.c.record).where(records.c.job_id == _JOB)
 _ARTIFACT: Final = sa.select(*(artifacts.c[name] for name in Artifact.__struct_fields__)).where(
     artifacts.c.job_id == _JOB, artifacts.c.id == sa.bindparam("artifact")

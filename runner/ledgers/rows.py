@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -137,13 +138,17 @@ def job_row(new: NewJob) -> dict[str, Any]:
     }
 
 
-def body_row(new: NewJob) -> dict[str, Any]:
+def descriptor_row(descriptor: bytes, content_type: str, plan: bytes) -> dict[str, Any]:
+    """A descriptor as a row of `descriptors`."""
+    digest = hashlib.sha256(msgspec.msgpack.encode((descriptor, content_type, plan))).digest()
+    return {"id": digest, "descriptor": descriptor, "content_type": content_type, "plan": plan}
+
+
+def body_row(new: NewJob, descriptor_id: bytes) -> dict[str, Any]:
     """A submission as a row of `bodies`."""
     return {
         "job_id": new.summary.id,
-        "descriptor": new.descriptor,
-        "content_type": new.content_type,
-        "plan": new.plan,
+        "descriptor_id": descriptor_id,
         "inputs": new.inputs,
         "traceparent": new.traceparent,
     }

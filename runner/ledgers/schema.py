@@ -125,14 +125,23 @@ _index("ix_jobs_unread", jobs.c.error, where=UNREAD)
 _index("ix_jobs_leases", jobs.c.lease_expires_at, where=LEASED)
 _index("uq_jobs_request_id", jobs.c.namespace, jobs.c.request_id, where=NAMED, unique=True)
 
+# Kept once for all jobs that are submitted with it: services send the same one again and again.
+descriptors: Final = sa.Table(
+    "descriptors",
+    metadata,
+    # SHA-256 of the rest.
+    sa.Column("id", sa.LargeBinary, primary_key=True),
+    sa.Column("descriptor", sa.LargeBinary, nullable=False),
+    sa.Column("content_type", sa.Text, nullable=False),
+    # What it came to, as MessagePack.
+    sa.Column("plan", sa.LargeBinary, nullable=False),
+)
+
 bodies: Final = sa.Table(
     "bodies",
     metadata,
     _job_id(primary_key=True),
-    sa.Column("descriptor", sa.LargeBinary, nullable=False),
-    sa.Column("content_type", sa.Text, nullable=False),
-    # MessagePack.
-    sa.Column("plan", sa.LargeBinary, nullable=False),
+    sa.Column("descriptor_id", sa.LargeBinary, sa.ForeignKey("descriptors.id"), nullable=False),
     # A JSON object.
     sa.Column("inputs", sa.LargeBinary, nullable=False),
     sa.Column("traceparent", sa.Text, nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from runner.ledgers.rows import (
     WIDTH,
     among,
     body_row,
+    descriptor_row,
     frame_row,
     job_row,
     portions,
@@ -30,7 +32,16 @@ from runner.ledgers.rows import (
 from runner.ledgers.schema import NAMED, NAMESPACE, artifacts, bodies, jobs
 from runner.ledgers.writes import Intake
 
+#: Its bytes, its content type, and the plan that they came to.
+_Descriptor = tuple[bytes, str, bytes]
+
 _INSERT_JOBS: Final = Bulk(sa.insert(jobs).values(ACCEPTED), *JOB)
+_INSERT_DESCRIPTORS: Final = Bulk(
+    sa.text(
+        "INSERT INTO descriptors (id, descriptor, content_type, plan) VALUES (:id, :descriptor, :content_type, :plan)"
+        " ON CONFLICT (id) DO NOTHING"
+    )
+)
 _INSERT_BODIES: Final = Bulk(sa.insert(bodies))
 _JOB: Final = sa.bindparam("job", type_=sa.Text)
 _EARLIER: Final = sa.bindparam("earlier", type_=sa.Text)
@@ -72,7 +83,8 @@ def _known(connection: Connection, request_ids: Iterable[str]) -> dict[str, tupl
 
 def _insert(connection: Connection, accepted: Sequence[NewJob]) -> None:
     _INSERT_JOBS.run(connection, [job_row(new) for new in accepted])
-    _INSERT_BODIES.run(connection, [body_row(new) for new in accepted])
+    descriptors = _insert_descriptors(connection, accepted)
+    _INSERT_BODIES.run(connection, [body_row(new, descriptors[_descriptor(new)]) for new in accepted])
     INSERT_FRAMES.run(connection, [row for new in accepted for row in _frame_rows(new)])
     for new in accepted:
         if new.inherits is not None:
@@ -81,6 +93,18 @@ def _insert(connection: Connection, accepted: Sequence[NewJob]) -> None:
     for new in accepted:
         tally.entered(new.summary.queue, JobState.QUEUED, left=None)
     tally.write(connection)
+
+
+def _insert_descriptors(connection: Connection, accepted: Sequence[NewJob]) -> dict[_Descriptor, bytes]:
+    """Write those that are not there; answers the ids of all."""
+    rows = {descriptor: descriptor_row(*descriptor) for descriptor in map(_descriptor, accepted)}
+    # In order: two writers that meet do not deadlock.
+    _INSERT_DESCRIPTORS.run(connection, sorted(rows.values(), key=itemgetter("id")))
+    return {descriptor: row["id"] for descriptor, row in rows.items()}
+
+
+def _descriptor(new: NewJob) -> _Descriptor:
+    return new.descriptor, new.content_type, new.plan
 
 
 def _frame_rows(new: NewJob) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import runner.ledgers
 from runner.core.errors import LedgerDamaged
 from runner.core.events import JobState
 from runner.core.filters import JobQuery
+from runner.core.job import Body
 from runner.ledgers.migration import HEAD, bring_up_to_date
 from runner.ledgers.schema import metadata
 from tests.ledgers.conftest import open_sql
@@ -147,6 +148,33 @@ async def test_jobs_of_before_there_were_pauses_are_all_there_with_what_belongs_
         new.execute("PRAGMA foreign_keys = ON")
         new.execute("DELETE FROM jobs WHERE id = 'waits'")
         assert new.execute("SELECT count(*) FROM signals").fetchone() == (0,)
+
+
+async def test_descriptors_of_before_they_were_kept_once_are_and_belong_to_the_jobs_to_which_they_did(
+    tmp_path: Path,
+) -> None:
+    """More jobs than are copied at a time; what differs in one part alone is another descriptor."""
+    path = tmp_path / "ledger.db"
+    kinds = [(b"{}", "", b"p"), (b"{}", "", b"q"), (b"{}", "application/json", b"p"), (b"[]", "", b"p")]
+    old = _at(path, "0006")
+    old.execute("BEGIN")
+    for number in range(1_101):
+        name, (descriptor, content_type, plan) = f"job-{number:04d}", kinds[number % len(kinds)]
+        _insert(old, "jobs", id=name, request_id=name, **_OLD_JOB, pause_requested=0, state=4, ended_at=T0)
+        body = {"descriptor": descriptor, "content_type": content_type, "plan": plan, "inputs": name.encode()}
+        _insert(old, "bodies", job_id=name, **body, traceparent="")
+    old.execute("COMMIT")
+    old.close()
+
+    ledger = open_sql(path)
+    async with ledger.running():
+        for number in (0, 1, 2, 3, 499, 500, 501, 1_100):
+            name = f"job-{number:04d}"
+            assert await ledger.body(name) == Body(*kinds[number % len(kinds)], name.encode())
+    with closing(sqlite3.connect(path)) as new:
+        assert new.execute("SELECT count(*) FROM descriptors").fetchone() == (len(kinds),)
+        assert new.execute("SELECT count(*) FROM bodies").fetchone() == (1_101,)
+        assert new.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_a_table_is_not_made_anew_where_that_would_delete_what_refers_to_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from runner.core.errors import (
     QueueFull,
 )
 from runner.core.events import JobState
-from runner.core.job import Append, Frame, Submitted
+from runner.core.job import Append, Frame, NewJob, Submitted
 from runner.ledgers.holder import Holder
 from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.sql import SqlLedger
@@ -48,6 +49,25 @@ async def test_everything_is_there_after_reopening(database: Path) -> None:
         assert (await second.job(name), await second.changes(after=0, limit=9), await second.depths()) == before
         assert await second.record(name) == f"record of {name}".encode()
         assert len(await second.due("directory", now=T0 + SECOND, limit=9, max_bytes=1 << 30)) == 1
+
+
+async def test_a_descriptor_is_kept_once_for_all_jobs_that_are_submitted_with_it(database: Path) -> None:
+    """In one commit, in a later one, and by the next daemon. With another priority its plan is another."""
+
+    def planned(plan: bytes) -> NewJob:
+        return msgspec.structs.replace(job(), plan=plan)
+
+    ledger = open_sql(database)
+    async with ledger.running():
+        first = await submitted(ledger, planned(b"low"), planned(b"high"), planned(b"low"))
+        first += await submitted(ledger, planned(b"low"))
+        assert [(await ledger.body(each.id)).plan for each in first] == [b"low", b"high", b"low", b"low"]
+    again = open_sql(database)
+    async with again.running():
+        await submitted(again, planned(b"low"), planned(b"high"))
+    with closing(sqlite3.connect(database)) as kept:
+        assert kept.execute("SELECT count(*) FROM bodies").fetchone() == (6,)
+        assert kept.execute("SELECT count(*) FROM descriptors").fetchone() == (2,)
 
 
 async def test_jobs_of_dead_runners_are_claimable_at_once(database: Path) -> None:
