@@ -140,12 +140,15 @@ def cancel(
 
 
 async def _cancel(server: str, jobs: list[str], reason: str, *, wait: bool, as_json: bool) -> Exit:
+    from runner.core.events import JobState
+
     async with options.connected(server) as client:
 
         async def cancel(job: str) -> None:
             found = await client.cancel(job, reason=reason)
-            if wait:
-                async for _ in client.watch(job):
+            if wait and not JobState(found.state).terminal:
+                # What came before may be what cannot be read, and the reason for cancelling it.
+                async for _ in client.watch(job, after=found.last_sequence):
                     pass
                 found = await client.get(job)
             _tell_cancelled(found, as_json=as_json)

@@ -54,6 +54,8 @@ def _state(job: Any) -> Text:
         asked = ", cancelling"
     elif job.pause_requested is not (state is JobState.PAUSED):
         asked = ", pausing" if job.pause_requested else ", resuming"
+    elif job.HasField("error"):
+        asked = ", set aside"
     return Text(f"{glyph} {word}{asked}", colour)
 
 

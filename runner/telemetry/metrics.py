@@ -104,6 +104,11 @@ class Metrics:
     def _declare_jobs(self) -> None:
         registry = self.registry
         self._jobs = Gauge("alt_runner_jobs", "Jobs in the ledger.", ["queue", "state"], registry=registry)
+        self._set_aside = Gauge(
+            "alt_runner_jobs_set_aside",
+            "Jobs that this version cannot read: they wait for another, or to be cancelled.",
+            registry=registry,
+        )
         self._oldest = Gauge(
             "alt_runner_queue_oldest_seconds", "Age of the longest-waiting job.", ["queue"], registry=registry
         )
@@ -398,6 +403,9 @@ class Metrics:
 
     def ledger_up(self, *, up: bool) -> None:
         self._ledger_up.set(up)
+
+    def set_aside(self, jobs: int) -> None:
+        self._set_aside.set(jobs)
 
     def budgets(self, used: Sequence[tuple[Share, int]]) -> None:
         """Set the gauges of budgets; one that is no more has none."""

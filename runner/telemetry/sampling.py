@@ -30,6 +30,7 @@ async def sample(
             metrics.fleet(fleet.endpoints(), fleet.breakers())
         try:
             depths, oldest = await ledger.depths(), await ledger.oldest_queued()
+            aside = await ledger.set_aside()
             shares = [budget.share(clock.now()) for budget in budgets()]
             used = [await ledger.spent_tokens(share.budget, share.period) for share in shares]
         except LedgerUnavailable:
@@ -37,4 +38,5 @@ async def sample(
         else:
             metrics.ledger_up(up=True)
             metrics.depths(depths, oldest, now=clock.now())
+            metrics.set_aside(aside)
             metrics.budgets(list(zip(shares, used, strict=True)))

@@ -152,6 +152,9 @@ class Ledger:
     async def spent_tokens(self, budget: str, period: str) -> int:
         return 7
 
+    async def set_aside(self) -> int:
+        return 2
+
     async def oldest_queued(self) -> dict[str, int]:
         return {"default": 0}
 
@@ -166,6 +169,7 @@ async def test_sampling_goes_on_when_the_ledger_is_away(ear: Make) -> None:
         ledger: Any = Ledger(scope)
         await sample(ear.metrics, ledger, Clock(), interval=0.001)
     assert ear.value("alt_runner_jobs", queue="default", state="queued") == 7
+    assert ear.value("alt_runner_jobs_set_aside") == 2
     assert ear.value("alt_runner_ledger_up") == 1
     assert ear.value("alt_runner_event_loop_lag_seconds_count") == 4
 
