@@ -55,8 +55,8 @@ _FIRST_OF_QUEUE: Final = (
 )
 _CHOSEN: Final = (
     sa.select(*SUMMARY, jobs.c.lease_token, descriptors.c.plan, bodies.c.inputs, bodies.c.traceparent)
-    .join_from(jobs, bodies)
-    .join(descriptors)
+    .join_from(jobs, bodies, isouter=True)
+    .join(descriptors, isouter=True)
     .where(among(jobs.c.id))
 )
 _FRAMES: Final = (
@@ -174,7 +174,8 @@ def _affordable(connection: Connection, chosen: Sequence[JobId], max_bytes: int)
         sizes.update((job_id, size) for job_id, size in connection.execute(_SIZES, {"among": portion}))
     total = 0
     for place, job_id in enumerate(chosen, start=1):
-        total += sizes[job_id]
+        # One whose frames are gone is no reason to claim nothing: whoever takes it will say so.
+        total += sizes.get(job_id, 0)
         if total >= max_bytes:
             return chosen[:place]
     return chosen
@@ -192,9 +193,9 @@ def _load(connection: Connection, chosen: Sequence[JobId]) -> list[tuple[Claim, 
             claim = Claim(
                 summary=job,
                 token=token + 1,
-                plan=plan,
-                inputs=inputs,
-                traceparent=traceparent,
+                plan=plan or b"",
+                inputs=inputs or b"",
+                traceparent=traceparent or "",
                 frames=tuple(history[job.id]),
                 cancel_reason=row[16],
                 signals=tuple(answers[job.id]),

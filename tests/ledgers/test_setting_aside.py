@@ -154,6 +154,27 @@ async def test_a_ledger_that_is_opened_anew_has_them_tried_again_from_the_beginn
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_job_whose_rows_are_gone_is_claimed_like_any_other(database: Path) -> None:
+    """Were it not, nobody would say so, or no other would be claimed."""
+    ledger = open_sql(database)
+    async with ledger.running():
+        await submitted(ledger, job(1), job(2, rank=1))
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        for table in ("frames", "bodies"):
+            connection.execute(f"DELETE FROM {table} WHERE job_id = 'job-000001'")  # noqa: S608  a name of ours
+    async with ledger.running():
+        gone, there = await claimed(ledger)
+        assert (gone.summary.id, gone.plan, gone.inputs, gone.traceparent, gone.frames) == (
+            "job-000001",
+            b"",
+            b"",
+            "",
+            (),
+        )
+        assert there.frames != ()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_what_is_set_aside_is_not_among_what_claims_look_at(database: Path) -> None:
     ledger = open_sql(database)
     async with ledger.running():
