@@ -7,7 +7,7 @@ SQLite before 3.51.3 (sqlite.org/wal.html, "the WAL-reset bug"), and those are w
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
@@ -216,8 +216,8 @@ class SqlLedger:
 
     # -------------------------------------------------------------------------------------------------- plumbing
 
-    async def _write(self, write: Write[Result]) -> Result:
-        return cast("Result", await self._commits.submit(write))
+    def _write(self, write: Write[Result]) -> Awaitable[Result]:
+        return cast("Awaitable[Result]", self._commits.submit(write))
 
     async def _read(
         self,
