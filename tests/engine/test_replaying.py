@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -9,12 +11,14 @@ import pytest
 
 from runner import frames
 from runner.core.errors import JobUnreadable
-from runner.core.events import JobPaused, JobState, JobSucceeded, Recorded, TaskSkipped
-from runner.core.job import ReplayFailure
+from runner.core.events import JobPaused, JobState, JobSucceeded, Recorded, TaskFailed, TaskSkipped
+from runner.core.filters import JobQuery
+from runner.core.job import NewJob, ReplayFailure, Submitted
 from runner.core.record import Verdict, verify
 from runner.engine.again import Retry
+from runner.engine.family import PARENT
 from runner.ledgers.memory import MemoryLedger
-from tests.engine.stage import SECOND, START, Engine, Shelf, Stage, kinds, task
+from tests.engine.stage import SECOND, START, Engine, Shelf, Stage, kinds, only, submission, task
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -197,3 +201,45 @@ async def test_what_needs_its_tasks_says_that_they_cannot_be_read() -> None:
             await engine.runner.retry(Retry(job_id=job_id, whole=True))
         stands, run = await engine.runner.job_shown(job_id)
         assert (stands.state, run) == (JobState.SUCCEEDED, None)
+
+
+class Damaging(MemoryLedger):
+    """Children of jobs are damaged as soon as they are there."""
+
+    async def submit(self, jobs: Sequence[NewJob], *, max_queued: Mapping[str, int]) -> list[Submitted | Exception]:
+        answers = await super().submit(jobs, max_queued=max_queued)
+        for new in jobs:
+            if PARENT in new.summary.labels:
+                self.damage(new.summary.id, newest=b"\xff")
+        return answers
+
+
+async def parent_of_one_set_aside(stage: Stage, engine: Engine) -> tuple[str, str]:
+    """A job that waits for its child, and the child."""
+    descriptor = json.loads(submission(task("x")).descriptor)
+    job_id = await engine.submit(task("run", parameters={"task_type": "job", "descriptor": descriptor}))
+    await anyio.sleep(60)
+    [child] = [job for job in await stage.ledger.jobs(JobQuery()) if job.labels.get(PARENT) == job_id]
+    assert (child.state, child.error and child.error.reason) == (JobState.QUEUED, "REPLAY_FAILED")
+    return job_id, child.id
+
+
+async def test_a_task_whose_child_cannot_be_read_fails_once_that_is_cancelled() -> None:
+    stage = Stage(Damaging())
+    async with stage.engine(max_replay_failures=1) as engine:
+        job_id, child = await parent_of_one_set_aside(stage, engine)
+        await engine.runner.cancel(child, "cannot be mended")
+        history = await engine.end(job_id)
+    [failed] = only(history, TaskFailed)
+    assert failed.failure.reason == "CHILD_LOST"
+    assert "cannot read its plan or events" in failed.failure.message
+
+
+async def test_a_child_that_cannot_be_read_ends_with_its_parent() -> None:
+    stage = Stage(Damaging())
+    async with stage.engine(max_replay_failures=1) as engine:
+        job_id, child = await parent_of_one_set_aside(stage, engine)
+        await engine.runner.cancel(job_id, "enough")
+        assert kinds(await engine.end(job_id))[-1] == "JobCancelled"
+        await anyio.sleep(60)
+    assert (await stage.ledger.job(child)).state is JobState.CANCELLED
