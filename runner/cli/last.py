@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from runner.cli import options, output
 from runner.cli.exits import Exit, FileNotThere, Unusable, exit_of, worst
@@ -16,9 +18,19 @@ from runner.core.errors import RunnerError
 _PATTERN: Final = "last_*.json"
 
 
+class _Records(TyperGroup):
+    """Whoever names a record and no command wants to see it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        meant = get_close_matches(args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args if meant else ["show", *args])
+
+
 def commands() -> typer.Typer:
     """The commands under `last`."""
-    app = typer.Typer(no_args_is_help=True, help="Show and verify .last records.")
+    app = typer.Typer(
+        cls=_Records, no_args_is_help=True, help="Show and verify .last records. `last JOB` is `last show JOB`."
+    )
     app.command("show")(show)
     app.command("verify")(verify)
     return app

@@ -28,6 +28,12 @@ def test_a_record_is_shown_from_the_daemon_and_from_its_file(alt: CommandLine, j
     assert alt("last", "show", "-", stdin=sealed.encode()).out == shown.out
 
 
+def test_a_record_that_is_named_without_a_command_is_shown(alt: CommandLine, job: str) -> None:
+    assert alt("last", job).out == alt("last", "show", job).out
+    misspelt = alt("last", "verfy", job)
+    assert (misspelt.code, "Did you mean 'verify'?" in misspelt.err) == (Exit.USAGE, True)
+
+
 def test_a_record_becomes_a_page_and_a_graph(alt: CommandLine, job: str, tmp_path: Path) -> None:
     assert alt("last", "show", job, "--dot").out.startswith("digraph ")
     page = tmp_path / "report.html"
