@@ -278,6 +278,18 @@ def test_a_job_counts_all_its_tasks_or_says_that_it_knows_those_of_the_file_only
     assert re.search("^tasks +23 so far: 20 succeeded, 2 skipped, 1 waiting *$", told(tables.facts(job)), re.MULTILINE)
 
 
+def test_a_job_that_is_set_aside_says_so_and_why() -> None:
+    why = job_pb2.Failure(reason="REPLAY_FAILED", message="nobody can read it")
+    job = job_pb2.Job(job_id="j", state=job_pb2.JOB_STATE_QUEUED, priority=job_pb2.PRIORITY_MEDIUM, error=why)
+    assert re.search("^state +○ queued, set aside *$", told(tables.facts(job)), re.MULTILINE)
+    assert re.search(r"^error +nobody can read it \[REPLAY_FAILED\] *$", told(tables.facts(job)), re.MULTILINE)
+    assert "queued, set aside" in told(tables.jobs([job]))
+    job.cancel_requested = True
+    assert "queued, cancelling" in told(tables.facts(job))
+    job.state = job_pb2.JOB_STATE_CANCELLED
+    assert "set aside" not in told(tables.facts(job))
+
+
 def test_nobody_is_told_to_approve_what_no_other_command_can_reach() -> None:
     parked = events.AttemptParked(
         "each[5]/ask", attempt=1, reason=events.WaitReason.AWAITING_APPROVAL, until=6 * SECOND, message="Ship it?"
