@@ -48,7 +48,7 @@ async def _retry(server: str, jobs: list[str], *, whole: bool, quiet: bool, as_j
 
 
 def _hint(error: RunnerError) -> str:
-    return " (--whole)" if getattr(error, "reason", "") == "NOTHING_TO_RETRY" else ""
+    return " (--whole)" if getattr(error, "reason", "") in {"NOTHING_TO_RETRY", "JOB_UNREADABLE"} else ""
 
 
 def _tell(earlier: str, response: Any, server: str, *, quiet: bool, as_json: bool) -> None:

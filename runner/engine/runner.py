@@ -241,11 +241,16 @@ class Runner:
             raise Draining
         if problem := request_id_problem(retry.request_id):
             raise InvalidRequest(problem)
-        earlier, run = await self.job_run(retry.job_id)
+        body = await self._with.ledger.body(retry.job_id)
+        if retry.whole:
+            # Its events, which may be what cannot be read, say nothing to that.
+            earlier, run = await self.job(retry.job_id), JobRun(plan_of(retry.job_id, body.plan))
+        else:
+            earlier, run = await self.job_run(retry.job_id)
         prepared = prepare_retry(
             retry,
             earlier,
-            await self._with.ledger.body(retry.job_id),
+            body,
             run,
             job_id=self._with.new_id(),
             now=self._with.clock.now(),

@@ -198,7 +198,9 @@ async def test_what_needs_its_tasks_says_that_they_cannot_be_read() -> None:
         await engine.end(job_id)
         stage.ledger.damage(job_id, newest=b"")
         with pytest.raises(JobUnreadable, match=f"job `{job_id}`: .*event . is missing"):
-            await engine.runner.retry(Retry(job_id=job_id, whole=True))
+            await engine.runner.retry(Retry(job_id=job_id))
+        again = await engine.runner.retry(Retry(job_id=job_id, whole=True))
+        assert isinstance((await engine.end(again.job.id))[-1].event, JobSucceeded)
         stands, run = await engine.runner.job_shown(job_id)
         assert (stands.state, run) == (JobState.SUCCEEDED, None)
 
