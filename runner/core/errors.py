@@ -124,7 +124,9 @@ class JobUnreadable(RunnerError):
         self.job_id = job_id
         #: A sentence without its full stop.
         self.why = why
-        super().__init__(f"job `{brief(job_id)}`: {why}; start the version that wrote them, or cancel it and retry it whole")
+        super().__init__(
+            f"job `{brief(job_id)}`: {why}; start the version that wrote them, or cancel it and retry it whole"
+        )
 
 
 class AlreadyAnswered(RunnerError):
