@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 #: Seconds that a commit waits for more writes at most, and under load.
 LINGER: Final = 0.015
-LINGER_UNDER_LOAD: Final = 0.035
+LINGER_UNDER_LOAD: Final = 0.025
 #: Looks without a new write after which a commit begins: one after each turn of the event loop, or after each pause.
 QUIET_LOOKS: Final = 3
 #: Seconds between two looks under load.
