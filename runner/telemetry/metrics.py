@@ -176,12 +176,16 @@ class Metrics:
             ["endpoint", "reason"],
             registry=registry,
         )
-        self._calls = Counter("alt_runner_model_calls", "Calls to AI models.", ["endpoint", "model"], registry=registry)
-        self._tokens = Counter(
-            "alt_runner_model_tokens",
-            "Tokens that AI models counted, by kind: prompt, completion, or unknown where only their sum was told.",
-            ["endpoint", "model", "kind"],
-            registry=registry,
+        self._calls = Series(
+            Counter("alt_runner_model_calls", "Calls to AI models.", ["endpoint", "model"], registry=registry)
+        )
+        self._tokens = Series(
+            Counter(
+                "alt_runner_model_tokens",
+                "Tokens that AI models counted, by kind: prompt, completion, or unknown where only their sum was told.",
+                ["endpoint", "model", "kind"],
+                registry=registry,
+            )
         )
         self._fallbacks = Counter(
             "alt_runner_fallbacks",
@@ -189,17 +193,21 @@ class Metrics:
             ["endpoint", "kind"],
             registry=registry,
         )
-        self._label_calls = Counter(
-            "alt_runner_label_calls",
-            "Calls to AI models for jobs with a label of metrics.usage_labels.",
-            ["label", "value"],
-            registry=registry,
+        self._label_calls = Series(
+            Counter(
+                "alt_runner_label_calls",
+                "Calls to AI models for jobs with a label of metrics.usage_labels.",
+                ["label", "value"],
+                registry=registry,
+            )
         )
-        self._label_tokens = Counter(
-            "alt_runner_label_tokens",
-            "Tokens of those calls, by kind.",
-            ["label", "value", "kind"],
-            registry=registry,
+        self._label_tokens = Series(
+            Counter(
+                "alt_runner_label_tokens",
+                "Tokens of those calls, by kind.",
+                ["label", "value", "kind"],
+                registry=registry,
+            )
         )
         self._budgets = Gauge(
             "alt_runner_budget_tokens",
@@ -327,9 +335,9 @@ class Metrics:
             self._used_at((self._endpoint(endpoint), self._model(model)), part, owners)
 
     def _used_at(self, model: tuple[str, str], usage: Usage, owners: Sequence[tuple[str, str]]) -> None:
-        self._calls.labels(*model).inc(usage.calls)
+        self._calls[model].inc(usage.calls)
         for owner in owners:
-            self._label_calls.labels(*owner).inc(usage.calls)
+            self._label_calls[owner].inc(usage.calls)
         known = usage.prompt_tokens + usage.completion_tokens
         kinds = {
             "prompt": usage.prompt_tokens,
@@ -338,9 +346,9 @@ class Metrics:
         }
         for kind, tokens in kinds.items():
             if tokens or kind != "unknown":
-                self._tokens.labels(*model, kind).inc(tokens)
+                self._tokens[*model, kind].inc(tokens)
                 for owner in owners:
-                    self._label_tokens.labels(*owner, kind).inc(tokens)
+                    self._label_tokens[*owner, kind].inc(tokens)
 
     def breaker(self, endpoint: str, model: str, state: str) -> None:
         labels = (self._endpoint(endpoint), self._model(model))
