@@ -36,7 +36,8 @@ def get(
 
     output.show(tables.facts(found))
     if tasks:
-        output.show("", tables.tasks(found))
+        if found.tasks:
+            output.show("", tables.tasks(found))
         if found.tasks_left_out:
             told = f"{found.tasks_left_out:,} more tasks are not shown; `alt-runner last show` has all at the end"
             output.notice(told)

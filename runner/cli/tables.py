@@ -93,7 +93,10 @@ def _counts(job: Any) -> str:
     """`23 so far: 20 succeeded, 3 skipped`; without view FULL nobody has counted those in bodies."""
     counts = job.task_counts
     if not counts.total:
-        return f"{job.task_count:,} in the file; --tasks shows and counts all"
+        unread = job.error.reason == "REPLAY_FAILED"
+        return f"{job.task_count:,} in the file; " + (
+            "what became of them cannot be read" if unread else "--tasks shows and counts all"
+        )
     told = ", ".join(f"{count:,} {word}" for word in _COUNTED if (count := getattr(counts, word)))
     return f"{counts.total:,}{'' if JobState(job.state).terminal else ' so far'}: {told}"
 

@@ -111,7 +111,8 @@ class Client(AdminCalls):
             else:
                 if position == after > 0 and not answered:
                     return  # The daemon ended OK at once: `after` was the terminal event.
-                raise StreamBroken(f"the watch of job `{job_id}` ended after event {position} without a terminal event")
+                told = f"the watch of job `{job_id}` ended after event {position} without a terminal event"
+                raise StreamBroken(f"{told}; the events after it may be damaged, which the job's `error` would say")
 
     async def _frames(self, job_id: str, position: int) -> AsyncIterator[job_service_pb2.WatchJobResponse]:
         request = job_service_pb2.WatchJobRequest(job_id=job_id, after_sequence=position)

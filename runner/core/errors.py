@@ -125,7 +125,8 @@ class JobUnreadable(RunnerError):
         #: A sentence without its full stop.
         self.why = why
         super().__init__(
-            f"job `{brief(job_id)}`: {why}; start the version that wrote them, or cancel it and retry it whole"
+            f"job `{brief(job_id)}`: {why}; start the version that wrote them,"
+            " or cancel it if it has not ended, and retry it whole"
         )
 
 

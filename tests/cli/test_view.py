@@ -283,6 +283,7 @@ def test_a_job_that_is_set_aside_says_so_and_why() -> None:
     job = job_pb2.Job(job_id="j", state=job_pb2.JOB_STATE_QUEUED, priority=job_pb2.PRIORITY_MEDIUM, error=why)
     assert re.search("^state +○ queued, set aside *$", told(tables.facts(job)), re.MULTILINE)
     assert re.search(r"^error +nobody can read it \[REPLAY_FAILED\] *$", told(tables.facts(job)), re.MULTILINE)
+    assert "what became of them cannot be read" in told(tables.facts(job))
     assert "queued, set aside" in told(tables.jobs([job]))
     job.cancel_requested = True
     assert "queued, cancelling" in told(tables.facts(job))
