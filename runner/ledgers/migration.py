@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -43,8 +43,10 @@ def migrating(connection: Connection) -> Iterator[None]:
         driver.execute("PRAGMA foreign_keys = ON")
 
 
-def bring_up_to_date(connection: Connection, place: str) -> None:
+def bring_up_to_date(connection: Connection, place: str, *, begin: Callable[[str], None] = lambda _: None) -> None:
     """Make what is missing, inside the caller's transaction: all of it or nothing.
+
+    `begin` is told the revision of a database with an older schema, before what may take minutes.
 
     Raises LedgerDamaged: if the database is newer than this program, belongs to another, or holds what no version of
     its schema held.
@@ -60,6 +62,7 @@ def bring_up_to_date(connection: Connection, place: str) -> None:
             f"`{place}` has schema `{revision}`, which this version does not know (its own is `{HEAD}`):"
             " a newer alt-runner made it; install that version or a later one"
         )
+    begin(revision)
     from alembic import command
     from alembic.config import Config
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, make_url
@@ -56,7 +58,7 @@ from runner.ledgers.driver import Connection
 from runner.ledgers.faults import UNFIT, translated
 from runner.ledgers.holder import Holder, held
 from runner.ledgers.lanes import Lane
-from runner.ledgers.migration import bring_up_to_date, migrating
+from runner.ledgers.migration import HEAD, bring_up_to_date, migrating
 from runner.ledgers.schema import runners
 from runner.ledgers.settings import LedgerSettings
 from runner.ledgers.writes import (
@@ -184,7 +186,7 @@ class SqlLedger:
         with translated(str(self._path)):
             writer = self._connect(connections, begin="BEGIN IMMEDIATE")
             with migrating(writer), writer.begin():
-                bring_up_to_date(writer, str(self._path))
+                bring_up_to_date(writer, str(self._path), begin=self._tell_migration)
             self._writer = Connection(writer, begin="BEGIN IMMEDIATE")
             with self._writer.transaction():
                 orphans = claims.adopt(self._writer, self._holder.runner_id)
@@ -196,6 +198,11 @@ class SqlLedger:
                 connections.enter_context(lane.open(f"ledger-reader-{number}"))
                 self._readers.append((lane, reader))
         return orphans, forgiven
+
+    def _tell_migration(self, revision: str) -> None:
+        """In a worker thread."""
+        told = partial(self._observer.notice, "ledger_migrating", path=str(self._path), schema=revision, to=HEAD)
+        anyio.from_thread.run_sync(told)
 
     def _connect(self, connections: ExitStack, *, begin: str) -> sa.Connection:
         engine = _engine(self._path, self._settings, begin=begin)

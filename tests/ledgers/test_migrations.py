@@ -22,7 +22,7 @@ from runner.core.job import Body
 from runner.ledgers.migration import HEAD, bring_up_to_date
 from runner.ledgers.schema import metadata
 from tests.ledgers.conftest import open_sql
-from tests.ledgers.jobs import T0, claimed, job, steering, submitted
+from tests.ledgers.jobs import T0, Ear, claimed, job, steering, submitted
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
@@ -166,8 +166,10 @@ async def test_descriptors_of_before_they_were_kept_once_are_and_belong_to_the_j
     old.execute("COMMIT")
     old.close()
 
-    ledger = open_sql(path)
+    ear = Ear()
+    ledger = open_sql(path, observer=ear)
     async with ledger.running():
+        assert ear.notices == ["ledger_migrating"]
         for number in (0, 1, 2, 3, 499, 500, 501, 1_100):
             name = f"job-{number:04d}"
             assert await ledger.body(name) == Body(*kinds[number % len(kinds)], name.encode())
@@ -175,6 +177,27 @@ async def test_descriptors_of_before_they_were_kept_once_are_and_belong_to_the_j
         assert new.execute("SELECT count(*) FROM descriptors").fetchone() == (len(kinds),)
         assert new.execute("SELECT count(*) FROM bodies").fetchone() == (1_101,)
         assert new.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+async def test_descriptors_are_moved_without_room_for_all_of_them_twice(tmp_path: Path) -> None:
+    """What is moved is removed at once: neither the file, nor memory while the old table is dropped, grows by it."""
+    path = tmp_path / "ledger.db"
+    old = _at(path, "0006")
+    old.execute("BEGIN")
+    for number in range(2_000):
+        name = f"job-{number:04d}"
+        _insert(old, "jobs", id=name, request_id=name, **_OLD_JOB, pause_requested=0, state=4, ended_at=T0)
+        body = {"descriptor": name.encode() * 1_000, "content_type": "", "plan": b"p", "inputs": b""}
+        _insert(old, "bodies", job_id=name, **body, traceparent="")
+    old.execute("COMMIT")
+    (before,) = old.execute("PRAGMA page_count").fetchone()
+    old.close()
+
+    async with open_sql(path).running():
+        pass
+    with closing(sqlite3.connect(path)) as new:
+        assert new.execute("PRAGMA page_count").fetchone()[0] < 1.5 * before
+        assert new.execute("SELECT count(*) FROM descriptors").fetchone() == (2_000,)
 
 
 def test_a_table_is_not_made_anew_where_that_would_delete_what_refers_to_it(tmp_path: Path) -> None:

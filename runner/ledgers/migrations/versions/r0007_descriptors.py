@@ -1,7 +1,7 @@
 """A descriptor and its plan are kept once for all jobs that were submitted with them.
 
-Each job had a copy, which was nine tenths of a ledger in which many had the same. Rows are copied by keys, some
-hundred at a time, so that a large ledger does not have to fit into memory.
+Each job had a copy, which was nine tenths of a ledger in which many had the same. Rows are moved by keys, some
+hundred at a time, so that a large ledger does not have to fit into memory, and the file does not have to hold both.
 """
 
 from __future__ import annotations
@@ -51,20 +51,22 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_bodies_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_bodies")),
     )
-    _copy(op.get_bind())
+    _move(op.get_bind())
     op.drop_table("bodies")
     op.rename_table("bodies_0007", "bodies")
 
 
-def _copy(connection: sa.Connection) -> None:
-    copied = ""
+def _move(connection: sa.Connection) -> None:
+    moved = ""
     while rows := connection.execute(
-        sa.select(_OLD).where(_OLD.c.job_id > copied).order_by(_OLD.c.job_id).limit(_PORTION)
+        sa.select(_OLD).where(_OLD.c.job_id > moved).order_by(_OLD.c.job_id).limit(_PORTION)
     ).all():
         made = [row._asdict() | {"id": _digest(row)} for row in rows]
         connection.execute(_DESCRIPTORS, made)
         connection.execute(_BODIES, made)
-        copied = rows[-1].job_id
+        moved = rows[-1].job_id
+        # SQLite keeps in memory what one statement removes: dropping the table with them took as much as they did.
+        connection.execute(sa.delete(_OLD).where(_OLD.c.job_id <= moved))
 
 
 def _digest(row: sa.Row[tuple[object, ...]]) -> bytes:
