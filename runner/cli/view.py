@@ -262,7 +262,9 @@ def _apply(task: TaskView, event: events.TaskEvent, time: Instant) -> None:
     task.state = TASK_TRANSITIONS.get((task.state, type(event)), _settled(task.state, event))
     match event:
         case events.AttemptStarted():
-            task.attempt, task.started_at = event.attempt, task.started_at or time
+            # Of a later attempt alone, when events were left out, nobody knows when the task began.
+            began = time if event.attempt == 1 else None
+            task.attempt, task.started_at = event.attempt, task.started_at or began
             task.fraction, task.message, task.text, task.trouble, task.waiting_until = None, "", "", "", None
         case events.BodyStarted():
             task.started_at = task.started_at or time

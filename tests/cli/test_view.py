@@ -87,6 +87,11 @@ def test_events_after_a_gap_change_what_they_can() -> None:
     assert sentences.ended(view).startswith("✗ j")
 
 
+def test_a_task_whose_first_attempt_was_not_seen_is_told_no_time() -> None:
+    view = view_of(events.AttemptStarted("a", 2, "delay"), events.AttemptSucceeded("a", attempt=2, output=b"1"))
+    assert (view.tasks["a"].started_at, view.tasks["a"].state) == (None, TaskState.SUCCEEDED)
+
+
 @pytest.mark.parametrize(
     ("event", "sentence"),
     [
