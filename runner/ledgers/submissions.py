@@ -36,10 +36,13 @@ from runner.ledgers.writes import Intake
 _Descriptor = tuple[bytes, str, bytes]
 
 _INSERT_JOBS: Final = Bulk(sa.insert(jobs).values(ACCEPTED), *JOB)
+#: A row that is no more what its id says is damaged: left as it is, jobs that are accepted with it could never run.
 _INSERT_DESCRIPTORS: Final = Bulk(
     sa.text(
         "INSERT INTO descriptors (id, descriptor, content_type, plan) VALUES (:id, :descriptor, :content_type, :plan)"
-        " ON CONFLICT (id) DO NOTHING"
+        " ON CONFLICT (id) DO UPDATE SET descriptor = excluded.descriptor, content_type = excluded.content_type,"
+        " plan = excluded.plan WHERE descriptors.plan <> excluded.plan OR descriptors.descriptor <> excluded.descriptor"
+        " OR descriptors.content_type <> excluded.content_type"
     )
 )
 _INSERT_BODIES: Final = Bulk(sa.insert(bodies))
@@ -96,7 +99,7 @@ def _insert(connection: Connection, accepted: Sequence[NewJob]) -> None:
 
 
 def _insert_descriptors(connection: Connection, accepted: Sequence[NewJob]) -> dict[_Descriptor, bytes]:
-    """Write those that are not there; answers the ids of all."""
+    """Write those that are not there or are damaged; answers the ids of all."""
     rows = {descriptor: descriptor_row(*descriptor) for descriptor in map(_descriptor, accepted)}
     # In order: two writers that meet do not deadlock.
     _INSERT_DESCRIPTORS.run(connection, sorted(rows.values(), key=itemgetter("id")))

@@ -70,6 +70,22 @@ async def test_a_descriptor_is_kept_once_for_all_jobs_that_are_submitted_with_it
         assert kept.execute("SELECT count(*) FROM descriptors").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("part", ["descriptor", "content_type", "plan"])
+async def test_a_descriptor_that_is_damaged_is_mended_by_the_next_job_that_is_submitted_with_it(
+    database: Path, part: str
+) -> None:
+    """Else every job that is accepted with it from then on could not run; those of before can be read again."""
+    ledger = open_sql(database)
+    async with ledger.running():
+        (before,) = await submitted(ledger, msgspec.structs.replace(job(), plan=b"low"))
+        whole = await ledger.body(before.id)
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute(f"UPDATE descriptors SET {part} = CAST('damaged' AS BLOB)")  # noqa: S608  a test's own words
+        assert await ledger.body(before.id) != whole
+        (after,) = await submitted(ledger, msgspec.structs.replace(job(), plan=b"low"))
+        assert [await ledger.body(each.id) for each in (before, after)] == [whole, whole]
+
+
 async def test_jobs_of_dead_runners_are_claimable_at_once(database: Path) -> None:
     first = open_sql(database, runner="runner-1")
     async with first.running():
