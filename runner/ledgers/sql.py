@@ -6,15 +6,14 @@ SQLite before 3.51.3 (sqlite.org/wal.html, "the WAL-reset bug"), and those are w
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, make_url
@@ -85,6 +84,8 @@ Arguments = ParamSpec("Arguments")
 Outcomes = Sequence[Any]
 
 _PROVE: Final = sa.update(runners).where(runners.c.id == sa.bindparam("runner")).values(proof=sa.bindparam("content"))
+#: Seconds between two tries to interrupt what opens the database: one that meets no statement has no effect.
+_INTERRUPTION: Final = 0.05
 #: Bytes of a page of the file, SQLite's default.
 _PAGE: Final = 4096
 #: Bytes that a health check writes: several pages, so that a full disk shows.
@@ -131,6 +132,8 @@ class SqlLedger:
         self._settings = settings
         self._observer = observer
         self._writer: Connection | None = None
+        #: The driver's connection while the database is opened.
+        self._interruptible: list[Any] = []
         self._verify: Callable[[], None] = lambda: None
         #: Reading lanes that are idle, each with its connection.
         self._readers: deque[tuple[Lane, Connection]] = deque()
@@ -159,7 +162,8 @@ class SqlLedger:
                 f"`{self._path.parent}` cannot be made ({error.strerror}); make it, or set `data_dir`"
             ) from error
         with held(self._path, self._holder) as hold, ExitStack() as connections:
-            orphans, forgiven = await anyio.to_thread.run_sync(self._open, connections)
+            with self._opening() as opening:
+                orphans, forgiven = await anyio.to_thread.run_sync(self._open, connections, opening)
             hold.watch(*(self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm")))
             self._verify = hold.verify
             if orphans:
@@ -178,13 +182,30 @@ class SqlLedger:
                         await idle.acquire()
                 self._readers.clear()
 
-    def _open(self, connections: ExitStack) -> tuple[int, int]:
+    @contextmanager
+    def _opening(self) -> Iterator[threading.Lock]:
+        """Gives what a thread holds that opens the database; at the end of the context it has finished or given up.
+
+        Ctrl-C lets asyncio cancel whoever waits for the thread, past all shields. What was closed then, while a
+        migration used it, ended the process with a segmentation fault.
+        """
+        opening = threading.Lock()
+        try:
+            yield opening
+        finally:
+            while not opening.acquire(timeout=_INTERRUPTION):
+                for driver in self._interruptible:
+                    driver.interrupt()
+            self._interruptible.clear()
+
+    def _open(self, connections: ExitStack, opening: threading.Lock) -> tuple[int, int]:
         """Open everything; `connections` closes it again.
 
         Answers how many jobs dead runners left, and how many were set aside.
         """
-        with translated(str(self._path)):
+        with opening, translated(str(self._path)):
             writer = self._connect(connections, begin="BEGIN IMMEDIATE")
+            self._interruptible.append(writer.connection.driver_connection)
             with migrating(writer), writer.begin():
                 bring_up_to_date(writer, str(self._path), begin=self._tell_migration)
             self._writer = Connection(writer, begin="BEGIN IMMEDIATE")
@@ -200,9 +221,8 @@ class SqlLedger:
         return orphans, forgiven
 
     def _tell_migration(self, revision: str) -> None:
-        """In a worker thread."""
-        told = partial(self._observer.notice, "ledger_migrating", path=str(self._path), schema=revision, to=HEAD)
-        anyio.from_thread.run_sync(told)
+        """From the worker thread: the event loop may wait for that."""
+        self._observer.notice("ledger_migrating", path=str(self._path), schema=revision, to=HEAD)
 
     def _connect(self, connections: ExitStack, *, begin: str) -> sa.Connection:
         engine = _engine(self._path, self._settings, begin=begin)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +24,7 @@ from runner.core.filters import JobQuery
 from runner.core.job import Body
 from runner.ledgers.migration import HEAD, bring_up_to_date
 from runner.ledgers.schema import metadata
+from runner.ports import Quiet
 from tests.ledgers.conftest import open_sql
 from tests.ledgers.jobs import T0, Ear, claimed, job, steering, submitted
 
@@ -211,6 +215,34 @@ def test_a_table_is_not_made_anew_where_that_would_delete_what_refers_to_it(tmp_
             bring_up_to_date(connection, str(path))
         connection.exec_driver_sql("ROLLBACK")
     engine.dispose()
+
+
+def test_ctrl_c_while_a_ledger_is_migrated_waits_for_its_thread(tmp_path: Path) -> None:
+    """It cancels past all shields; what was closed under the thread's hands ended the process with a fault."""
+    path = tmp_path / "ledger.db"
+    _at(path, "0006").close()
+    over: list[str] = []
+
+    async def opened() -> None:
+        async with open_sql(path, observer=Slow()).running():
+            pass
+
+    async def play() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(opened())
+        Slow.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert over == ["ledger_migrating"]
+
+    class Slow(Quiet):
+        cancel: ClassVar[Callable[[], object]]
+
+        def notice(self, event: str, **_: Any) -> None:
+            Slow.cancel()
+            threading.Event().wait(0.3)
+            over.append(event)
+
+    asyncio.run(play())
 
 
 async def test_a_ledger_of_a_newer_version_is_not_touched(database: Path) -> None:
