@@ -58,6 +58,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "HOME": str(directory),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "DISABLE_ADMIN_UI": "True",
+        # Since 1.106 it does not start without a key of its own; it listens to this machine alone.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
     with (
         (directory / "log").open("w") as log,
