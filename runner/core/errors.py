@@ -126,7 +126,7 @@ class JobUnreadable(RunnerError):
         self.why = why
         super().__init__(
             f"job `{brief(job_id)}`: {why}; start the version that wrote them,"
-            " or cancel it if it has not ended, and retry it whole"
+            " or cancel it if it has not ended, and retry it whole or, if it is its plan, submit the descriptor anew"
         )
 
 
