@@ -282,7 +282,6 @@ class Ledger(Answers, Protocol):
         """Open the store, bring its schema up to date and keep it open inside the context.
 
         Jobs that were set aside, or nearly, are tried again from the beginning: perhaps by another version.
-
         Raises LedgerHeld, LedgerDamaged, LedgerUnavailable: if it cannot be opened.
         """
 
@@ -319,11 +318,9 @@ class Ledger(Answers, Protocol):
         """
 
     async def set_back(self, failure: ReplayFailure) -> bool:
-        """Give back a job that could not be replayed, until `retry_at`, and count it.
+        """Give back a job that could not be replayed, until `retry_at`. Answers whether it is set aside.
 
-        With the `max_failures`th since the ledger was opened the job is set aside: it is QUEUED, has the error, and is
-        claimed only to be ended. Answers whether it is.
-
+        It is by the `max_failures`th failure since the ledger was opened: QUEUED with an error, claimed but to be ended.
         Raises LeaseLost: if the token is not the job's newest, or nobody holds it.
         """
 

@@ -97,6 +97,7 @@ class Metrics:
         self._declare_jobs()
         self._declare_attempts()
         self._declare_models()
+        self._declare_usage()
         self._declare_endpoints()
         self._declare_ledger()
         self._declare_daemon()
@@ -176,6 +177,15 @@ class Metrics:
             ["endpoint", "reason"],
             registry=registry,
         )
+        self._fallbacks = Counter(
+            "alt_runner_fallbacks",
+            "Tasks for which something stood in for this endpoint, by kind: endpoint, cached or value.",
+            ["endpoint", "kind"],
+            registry=registry,
+        )
+
+    def _declare_usage(self) -> None:
+        registry = self.registry
         self._calls = Series(
             Counter("alt_runner_model_calls", "Calls to AI models.", ["endpoint", "model"], registry=registry)
         )
@@ -186,12 +196,6 @@ class Metrics:
                 ["endpoint", "model", "kind"],
                 registry=registry,
             )
-        )
-        self._fallbacks = Counter(
-            "alt_runner_fallbacks",
-            "Tasks for which something stood in for this endpoint, by kind: endpoint, cached or value.",
-            ["endpoint", "kind"],
-            registry=registry,
         )
         self._label_calls = Series(
             Counter(
