@@ -320,7 +320,7 @@ class Ledger(Answers, Protocol):
     async def set_back(self, failure: ReplayFailure) -> bool:
         """Give back a job that could not be replayed, until `retry_at`. Answers whether it is set aside.
 
-        It is by the `max_failures`th failure since the ledger was opened: QUEUED with an error, claimed but to be ended.
+        It is by the `max_failures`th failure since the ledger opened: QUEUED with the error, claimed only to be ended.
         Raises LeaseLost: if the token is not the job's newest, or nobody holds it.
         """
 
